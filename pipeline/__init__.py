@@ -1,0 +1,1 @@
+"""Face controls to pixels: portraits, renderers, frame cache, fallback ladder, encoding."""

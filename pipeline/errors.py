@@ -1,0 +1,136 @@
+"""The error tree of the product.
+
+    AvatarError
+    ├── ConfigError              settings, emotions or characters are wrong; trying again cannot help
+    ├── InvalidEventError        a producer's message cannot be taken (code, field, suggestions)
+    ├── PortraitError            a portrait cannot be used: unreadable, too large, no face
+    ├── RenderError              a frame could not be drawn; another rung of the fallback ladder may serve
+    │   ├── OutOfMemoryError     the device is out of memory; frees up by itself
+    │   ├── RenderTimeoutError   no frame within the deadline
+    │   └── DeviceLostError      the device or its context is gone; only a new process helps
+    └── SinkError                a frame could not be delivered to an outside party
+
+Each error says in `retryable` whether trying the same again can help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import ClassVar
+
+
+class AvatarError(Exception):
+    """Root of everything this product raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ErrorCode(StrEnum):
+    """Codes of the wire protocol, section 1."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_MESSAGE = "invalid_message"
+    UNKNOWN_TYPE = "unknown_type"
+    UNKNOWN_EMOTION = "unknown_emotion"
+    UNKNOWN_STAGE = "unknown_stage"
+    UNKNOWN_CHARACTER = "unknown_character"
+    OUTRANKED = "outranked"
+    ID_REUSED = "id_reused"
+    TOO_LARGE = "too_large"
+    RATE_LIMITED = "rate_limited"
+    UNAUTHORIZED = "unauthorized"
+    NOT_READY = "not_ready"
+
+
+class ConfigError(AvatarError):
+    """A setting or configuration file is wrong.
+
+    Args:
+        where: full path of the key (`server.port`) or of the file.
+        problem: what is wrong and what would be right.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class InvalidEventError(AvatarError):
+    """A producer's message cannot be taken; nothing has changed.
+
+    Args:
+        code: the protocol's error code.
+        message: one sentence that says what would be right.
+        field: name of the offending field, if one is to blame.
+        suggestions: near labels for an unknown one.
+        event_id: the message's `id`, if it had a usable one.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        suggestions: Sequence[str] = (),
+        event_id: str | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.field = field
+        self.suggestions = tuple(suggestions)
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PortraitError(AvatarError):
+    """A portrait cannot be used.
+
+    Args:
+        portrait: what was being read (a path or a name).
+        problem: what is wrong and what would help.
+        no_face: the picture is readable but shows no usable face.
+    """
+
+    def __init__(self, portrait: str, problem: str, *, no_face: bool = False) -> None:
+        super().__init__(portrait, problem)
+        self.portrait = portrait
+        self.problem = problem
+        self.no_face = no_face
+
+    def __str__(self) -> str:
+        return f"{self.portrait}: {self.problem}"
+
+
+class RenderError(AvatarError):
+    """A frame could not be drawn."""
+
+    retryable: ClassVar[bool] = True
+
+
+class OutOfMemoryError(RenderError):
+    """The device has no memory left for this frame."""
+
+
+class RenderTimeoutError(RenderError):
+    """The renderer did not deliver within the deadline."""
+
+
+class DeviceLostError(RenderError):
+    """The device or its context is gone; only a new process can use it again."""
+
+    retryable: ClassVar[bool] = False
+
+
+class SinkError(AvatarError):
+    """A frame could not be delivered."""
+
+    retryable: ClassVar[bool] = True
