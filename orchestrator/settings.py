@@ -1,0 +1,302 @@
+"""Settings: `config/avatar.toml`, overridden by `AVATAR_TABLE__KEY`, read once and frozen.
+
+`avatar.toml` is the reference of every key; the defaults here are the same ones (a test
+compares them), so the daemon also runs without the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pipeline.errors import ConfigError
+
+ENV_PREFIX: Final = "AVATAR_"
+CONFIG_FILE: Final = "avatar.toml"
+WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
+Relative = Annotated[float, Meta(ge=0.0, le=4.0)]
+Side = Annotated[int, Meta(ge=64, le=2048, multiple_of=2)]
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8081
+    tcp_user_timeout_s: PositiveSeconds = 15.0
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host in LOOPBACK_HOSTS or self.host.startswith("127.")
+
+
+class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    token: str = ""
+    mode: Literal["token", "none"] = "token"
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class LimitsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    message_bytes: Annotated[int, Meta(ge=256, le=16 * 2**20)] = 65536
+    messages_per_s: Annotated[float, Meta(ge=1.0, le=100_000.0)] = 200.0
+    producers: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    viewers: Annotated[int, Meta(ge=1, le=10_000)] = 2000
+
+
+class StageSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    character: Annotated[str, Meta(min_length=1)] = "astronaut"
+    fps: Annotated[float, Meta(ge=1.0, le=120.0)] = 30.0
+    width: Side = 512
+    height: Side = 512
+    jpeg_quality: Annotated[int, Meta(ge=1, le=100)] = 88
+    viewer_stall_s: PositiveSeconds = 10.0
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        return self.width, self.height
+
+
+class RendererSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    backend: Literal["auto", "liveportrait", "mesh"] = "auto"
+    deadline_ms: Annotated[float, Meta(ge=1.0, le=60_000.0)] = 80.0
+    hang_s: PositiveSeconds = 5.0
+
+
+class LivePortraitSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    weights_dir: str = ""
+
+
+class IdleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool = True
+    blink: Relative = 1.0
+    gaze: Relative = 1.0
+    breath: Relative = 1.0
+    sway: Relative = 1.0
+
+
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    max_bytes: Annotated[int, Meta(ge=2**20, le=2**40)] = 256 * 2**20
+
+
+class StateSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    dir: str = ""
+    save_every_s: PositiveSeconds = 30.0
+
+
+class CharactersSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    dir: str = ""
+
+
+class EmotionsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    file: str = ""
+
+
+class MediaBridgeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(pattern=WS_URL_PATTERN)] = ""
+    token: str = ""
+
+
+class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    report_every_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 300.0
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set, one attribute per table of `avatar.toml`."""
+
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitsSettings = LimitsSettings()
+    stage: StageSettings = StageSettings()
+    renderer: RendererSettings = RendererSettings()
+    liveportrait: LivePortraitSettings = LivePortraitSettings()
+    idle: IdleSettings = IdleSettings()
+    cache: CacheSettings = CacheSettings()
+    state: StateSettings = StateSettings()
+    characters: CharactersSettings = CharactersSettings()
+    emotions: EmotionsSettings = EmotionsSettings()
+    media_bridge: MediaBridgeSettings = MediaBridgeSettings()
+    log: LogSettings = LogSettings()
+
+
+def default_config_dir() -> Path:
+    """The `config/` folder of a checkout, or its copy inside an installed package."""
+    package = Path(__file__).parent
+    checkout = package.parent / "config"
+    return checkout if (checkout / CONFIG_FILE).is_file() else package / "default_config"
+
+
+def load_settings(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, Path]:
+    """Read the file, apply the environment, check everything.
+
+    Args:
+        path: the TOML file; None takes `$AVATAR_CONFIG` or the bundled one.
+        environ: environment variables; None takes the process's own.
+
+    Returns:
+        The settings, and the file that they come from.
+
+    Raises:
+        ConfigError: names the full path of the first wrong key.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        path = Path(environ.get(f"{ENV_PREFIX}CONFIG") or default_config_dir() / CONFIG_FILE)
+    tables = _read_toml(path)
+    _apply_environment(tables, environ)
+    settings = _convert(tables)
+    _check_together(settings)
+    return settings, path
+
+
+def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
+    """Where state is kept: the setting, systemd's StateDirectory, or the XDG state home."""
+    environ = os.environ if environ is None else environ
+    if settings.state.dir:
+        return Path(settings.state.dir).expanduser()
+    if environ.get("STATE_DIRECTORY"):
+        return Path(environ["STATE_DIRECTORY"].split(":")[0])
+    home = environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "avatar-orchestrator"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"is not valid TOML: {error}") from error
+
+
+def _apply_environment(tables: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        table, separator, key = variable.removeprefix(ENV_PREFIX).lower().partition("__")
+        if not separator:
+            _refuse_single_underscore(variable, table)
+            continue
+        struct = _table_type(table)
+        if struct is None:
+            problem = f"no table {table!r}; there are {', '.join(Settings.__struct_fields__)}"
+            raise ConfigError(variable, problem)
+        section = tables.setdefault(table, {})
+        if isinstance(section, dict):
+            section[key] = _environment_value(environ[variable])
+
+
+def _refuse_single_underscore(variable: str, rest: str) -> None:
+    """`AVATAR_SERVER_PORT` looks like a setting but would be ignored: say so."""
+    for table in Settings.__struct_fields__:
+        key = rest.removeprefix(f"{table}_")
+        struct = _table_type(table)
+        if key != rest and struct is not None and key in struct.__struct_fields__:
+            right = f"{ENV_PREFIX}{table.upper()}__{key.upper()}"
+            raise ConfigError(variable, f"two underscores belong after the table: {right}")
+
+
+def _table_type(table: str) -> type[Struct] | None:
+    for field in msgspec.structs.fields(Settings):
+        if field.name == table:
+            assert isinstance(field.type, type)
+            return field.type
+    return None
+
+
+def _environment_value(text: str) -> Any:
+    """A list as in TOML; anything else stays text and is converted by the key's type."""
+    if text.lstrip().startswith("["):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _convert(tables: dict[str, Any]) -> Settings:
+    try:
+        return msgspec.convert(tables, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        where, problem = _explain(str(error))
+        raise ConfigError(where, problem) from error
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """msgspec's sentence as (full path of the key, what would be right)."""
+    matched = re.fullmatch(r"(?s)(.*?)(?: - at `\$\.?(.*)`)?", message)
+    assert matched is not None
+    problem, path = matched.group(1), matched.group(2) or ""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
+    if unknown is None:
+        return path or "settings", _what_is_right(path) or problem.replace("`", "")
+    struct = _table_type(path) if path else Settings
+    known = ", ".join(struct.__struct_fields__) if struct is not None else ""
+    key = f"{path}.{unknown.group(1)}" if path else unknown.group(1)
+    return key, f"there is no such key; known here: {known}"
+
+
+def _what_is_right(path: str) -> str | None:
+    """What a key takes, from its own annotation: `expected a whole number, >= 1, <= 65535`."""
+    table, _, key = path.partition(".")
+    struct = _table_type(table)
+    if struct is None:
+        return None
+    if not key:
+        return f"expected a table with {', '.join(struct.__struct_fields__)}"
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        if field.name == key.split("[")[0]:
+            return f"expected {_describe(field.type)}"
+    return None
+
+
+def _describe(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.LiteralType(values=values):
+            return "one of " + ", ".join(repr(value) for value in values)
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            whole = isinstance(kind, msgspec.inspect.IntType)
+            bounds = (
+                ("greater than", kind.gt),
+                ("at least", kind.ge),
+                ("less than", kind.lt),
+                ("at most", kind.le),
+                ("a multiple of", kind.multiple_of),
+            )
+            limits = [f"{words} {bound}" for words, bound in bounds if bound is not None]
+            return ", ".join(["a whole number" if whole else "a number", *limits])
+        case msgspec.inspect.StrType(pattern=pattern) if pattern == WS_URL_PATTERN:
+            return "a ws:// or wss:// address, or nothing"
+        case msgspec.inspect.StrType():
+            return "text"
+        case _:
+            return "a list of texts"
+
+
+def _check_together(settings: Settings) -> None:
+    """What one key alone cannot say."""
+    auth = settings.auth
+    if not settings.server.on_loopback and not auth.token and auth.mode != "none":
+        raise ConfigError(
+            "auth.token",
+            f"needed because server.host is {settings.server.host}, not a loopback address "
+            '(or write auth.mode = "none" where a proxy authenticates)',
+        )
+    if auth.token and (len(auth.token) > 512 or not re.fullmatch(r"[!-~]+", auth.token)):
+        raise ConfigError("auth.token", "expected up to 512 printable ASCII characters, no spaces")
