@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -16,8 +16,18 @@ from pipeline.types import (
     StageReply,
 )
 
-Reply = Callable[[StageReply], None]
-"""Takes one answer for the connection that asked. Never blocks; drops it if that one is gone."""
+
+class Reply(Protocol):
+    """Where the answers for one producer go. Two replies of one connection compare equal."""
+
+    @property
+    def closed(self) -> bool:
+        """The connection is gone: what comes now is dropped."""
+        ...
+
+    def __call__(self, reply: StageReply) -> None:
+        """Take one answer. Never blocks, never raises."""
+        ...
 
 
 class PreparedPortrait(Protocol):
