@@ -1,0 +1,60 @@
+"""When frames are due: absolute deadlines that never drift and never pile up."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+RECENT_RENDERS: Final = 24
+LEAD_MARGIN_S: Final = 0.0015
+MAX_LEAD_SHARE: Final = 0.9
+
+
+class Pace:
+    """Deadlines at `start + n * period`; late ones are skipped and counted.
+
+    Args:
+        period_s: seconds between frames.
+        start_s: the first deadline.
+    """
+
+    def __init__(self, period_s: float, start_s: float) -> None:
+        self.period_s = period_s
+        self._start_s = start_s
+        self._tick = -1
+
+    def next(self, now_s: float) -> tuple[float, int]:
+        """The next deadline that is not past, and how many were skipped to reach it."""
+        due = max(self._tick + 1, math.ceil((now_s - self._start_s) / self.period_s - 1e-9))
+        skipped = due - self._tick - 1
+        self._tick = due
+        return self._start_s + due * self.period_s, skipped
+
+    def restart(self, now_s: float) -> None:
+        """Begin anew at `now_s`, after a pause that was meant."""
+        self._start_s = now_s
+        self._tick = -1
+
+
+class Lead:
+    """How long before its deadline a frame is begun, learnt from the recent ones.
+
+    A frame that is begun at its deadline would be published a render later, and every
+    change of render time would show as jitter. Beginning early by about the slowest
+    recent render keeps publishing on the deadline.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._longest_s = period_s * MAX_LEAD_SHARE
+        self._recent: deque[float] = deque(maxlen=RECENT_RENDERS)
+
+    def observe(self, seconds: float) -> None:
+        """Note how long a frame took from being begun to being ready."""
+        self._recent.append(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds before the deadline; at most most of a period."""
+        slowest = max(self._recent, default=0.0)
+        return min(slowest + LEAD_MARGIN_S, self._longest_s)
