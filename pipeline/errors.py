@@ -98,13 +98,17 @@ class PortraitError(AvatarError):
         portrait: what was being read (a path or a name).
         problem: what is wrong and what would help.
         no_face: the picture is readable but shows no usable face.
+        too_large: the file or the picture exceeds a limit.
     """
 
-    def __init__(self, portrait: str, problem: str, *, no_face: bool = False) -> None:
+    def __init__(
+        self, portrait: str, problem: str, *, no_face: bool = False, too_large: bool = False
+    ) -> None:
         super().__init__(portrait, problem)
         self.portrait = portrait
         self.problem = problem
         self.no_face = no_face
+        self.too_large = too_large
 
     def __str__(self) -> str:
         return f"{self.portrait}: {self.problem}"
