@@ -1,0 +1,48 @@
+# make run   start the daemon        make test   run the whole suite
+# make bench print the tables        make lint   format, lint and type checks
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test bench lint format clean
+
+run: $(VENV)/.core
+	@$(BIN)/avatar-orchestrator run
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest -n auto $(TESTS)
+
+bench: $(VENV)/.all
+	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+lint: $(VENV)/.all
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; choose one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade "pip>=25.1"
+
+$(VENV)/.core: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -q -e .
+	@touch $@
+
+# insightface brings opencv-python, which needs desktop libraries and overwrites the headless
+# build: take it away and put the headless files back. Its dependency stays unmet by name only.
+$(VENV)/.all: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -q -e ".[liveportrait]" --group dev
+	$(PIP) uninstall -q -y opencv-python
+	$(PIP) install -q --force-reinstall --no-deps "opencv-python-headless>=4.10"
+	@touch $(VENV)/.core $@

@@ -1,0 +1,159 @@
+"""The command `avatar-orchestrator`: arguments to settings to run; maps errors to exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orchestrator import __version__
+from orchestrator.lifecycle import ExitStatus
+from orchestrator.settings import Settings, load_settings
+from pipeline.errors import AvatarError, ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with EX_USAGE, so that a service manager can tell it from a crash."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitStatus.USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        The exit status; see `lifecycle.ExitStatus`.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ConfigError as error:
+        print(f"avatar-orchestrator: {error}", file=sys.stderr)
+        return ExitStatus.CONFIG
+    except AvatarError as error:
+        print(f"avatar-orchestrator: {error}", file=sys.stderr)
+        return ExitStatus.SOFTWARE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="avatar-orchestrator",
+        description="Gives an LLM character a living face: emotion events in, portrait frames out.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_run(commands)
+    _add_check(commands)
+    _add_send(commands)
+    _add_render(commands)
+    return parser
+
+
+def _configured(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings (default: the bundled avatar.toml)"
+    )
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = _configured(commands, "run", "Run the daemon until SIGTERM.")
+    parser.set_defaults(command=_run)
+
+
+def _add_check(commands: Any) -> None:
+    parser = _configured(
+        commands, "check", "Check configuration, files, devices and ports; say what would run."
+    )
+    parser.set_defaults(command=_check)
+
+
+def _add_send(commands: Any) -> None:
+    parser = _configured(commands, "send", "Send one emotion to a running daemon.")
+    parser.add_argument("emotion", nargs="?", help="label or alias, such as happy or joy")
+    parser.add_argument("--intensity", type=float, metavar="0..1")
+    parser.add_argument("--attack-ms", type=float)
+    parser.add_argument("--hold-ms", type=float)
+    parser.add_argument("--decay-ms", type=float)
+    parser.add_argument("--policy", choices=["replace", "queue", "blend", "override"])
+    parser.add_argument("--priority", type=int, metavar="0..9")
+    parser.add_argument("--stage")
+    parser.add_argument("--json", metavar="MESSAGE", help="send this message as it is instead")
+    parser.add_argument("--url", help="address of the daemon (default: from the settings)")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="do not wait for the receipts, only for the answer"
+    )
+    parser.set_defaults(command=_send)
+
+
+def _add_render(commands: Any) -> None:
+    parser = _configured(
+        commands, "render", "Draw one picture, or a contact sheet, without a daemon."
+    )
+    parser.add_argument("--portrait", type=Path, metavar="FILE", help="a photo of one face")
+    parser.add_argument("--landmarks", type=Path, metavar="FILE", help="its landmarks as JSON")
+    parser.add_argument("--character", help="take this character's portrait instead")
+    parser.add_argument("--expression", default="neutral", help="label or alias")
+    parser.add_argument("--intensity", type=float, default=1.0, metavar="0..1")
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an ARKit blendshape (0..1) or pitch, yaw, roll (degrees) on top; may be repeated",
+    )
+    parser.add_argument("--sheet", action="store_true", help="draw the contact sheet instead")
+    parser.add_argument("--renderer", choices=["auto", "mesh", "liveportrait"])
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="width and height")
+    parser.add_argument("--out", type=Path, required=True, help="a .jpg, .png or .webp file")
+    parser.set_defaults(command=_render)
+
+
+def _settings(options: argparse.Namespace) -> tuple[Settings, Path]:
+    return load_settings(options.config)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from orchestrator.app import run_daemon
+
+    settings, path = _settings(options)
+    return run_daemon(settings, path)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from orchestrator.check import check
+
+    settings, path = _settings(options)
+    return check(settings, path, sys.stdout)
+
+
+def _send(options: argparse.Namespace) -> int:
+    from orchestrator.send import DaemonUnreachableError, send
+
+    if options.emotion is None and options.json is None:
+        print("avatar-orchestrator send: an emotion or --json is needed", file=sys.stderr)
+        return ExitStatus.USAGE
+    settings, _ = _settings(options)
+    try:
+        return send(settings, options, sys.stdout)
+    except DaemonUnreachableError as error:
+        print(f"avatar-orchestrator: {error}", file=sys.stderr)
+        return ExitStatus.UNAVAILABLE
+
+
+def _render(options: argparse.Namespace) -> int:
+    from orchestrator.render import render
+
+    settings, path = _settings(options)
+    return render(settings, path, options, sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

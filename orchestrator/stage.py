@@ -1,0 +1,516 @@
+"""One live avatar: paced tick, sample the face, have it drawn, publish, give receipts.
+
+A tick is begun a little before its deadline (see `pacing.Lead`), samples the face for the
+deadline, and publishes at the deadline. One frame is in the making at a time; ticks that
+went by meanwhile are skipped and counted. When nothing changes and nobody watches, the
+stage rests until something happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from cachetools import TTLCache
+
+from orchestrator.characters import Character, CharacterBook
+from orchestrator.clock import Clock
+from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.performance import Performance
+from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
+from orchestrator.frame_hub import FrameHub
+from orchestrator.pacing import Lead, Pace
+from orchestrator.receipts import Publication, Receipts
+from orchestrator.settings import IdleSettings, StageSettings
+from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
+from pipeline.fallback import FallbackLadder, Picture
+from pipeline.ports import FrameSink, Metric, Metrics, Reply
+from pipeline.types import (
+    ARKIT_BLENDSHAPES,
+    CharacterSwitch,
+    CharacterSwitched,
+    CueAccepted,
+    CueRejected,
+    EmotionEvent,
+    ErrorInfo,
+    Failure,
+    FrameInfo,
+    GetState,
+    ImageFormat,
+    Interrupt,
+    Mood,
+    MoodOk,
+    Policy,
+    StageMessage,
+    StateSnapshot,
+)
+
+log = structlog.get_logger()
+
+PROTOCOL_VERSION: Final = "1.0"
+DEDUPE_S: Final = 600.0
+DEDUPE_EVENTS: Final = 200_000
+INTEREST_S: Final = 5.0
+REST_S: Final = 1.0
+WAITING_SWITCHES: Final = 4
+FPS_WINDOW_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """A character switch that waits for its first frame."""
+
+    character: Character
+    message: CharacterSwitch | None
+    reply: Reply | None
+
+
+class Stage:
+    """One character, one sequencer, one frame clock; implements `ports.StagePort`.
+
+    Args:
+        name: the stage's name on the wire.
+        server: `name/version` for `hello`.
+        settings: frame clock and picture.
+        idle: idle life.
+        emotions: what can be shown.
+        characters: who can be shown.
+        ladder: draws faces.
+        files: thread for reading portraits.
+        metrics: where figures go.
+        clock: time.
+        changed: called when something that survives a restart has changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        server: str,
+        settings: StageSettings,
+        idle: IdleSettings,
+        emotions: EmotionTable,
+        characters: CharacterBook,
+        ladder: FallbackLadder,
+        files: Executor,
+        metrics: Metrics,
+        clock: Clock,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name = name
+        self._server = server
+        self._settings = settings
+        self._idle_settings = idle
+        self._emotions = emotions
+        self._characters = characters
+        self._ladder = ladder
+        self._files = files
+        self._metrics = metrics
+        self._clock = clock
+        self._changed = changed
+
+        self._period_s = 1.0 / settings.fps
+        self._sequencer = Sequencer(emotions)
+        self._performance = Performance(emotions, idle)
+        self._receipts = Receipts(name, metrics)
+        self._hub = FrameHub(self._wake_up)
+        self._lead = Lead(self._period_s)
+        self._accepted: TTLCache[str, tuple[EmotionEvent, CueAccepted]] = TTLCache(
+            DEDUPE_EVENTS, DEDUPE_S, timer=clock.now
+        )
+        self._wake = asyncio.Event()
+        self._started_s = clock.now()
+        self._progress_s = clock.now()
+        self._interest_until_s = 0.0
+        self._seq = -1
+        self._published_at: deque[float] = deque(maxlen=512)
+        self._consecutive = False
+        self._sample: FaceSample | None = None
+        self._character: Character | None = None
+        self._switches: asyncio.Queue[_Switch] = asyncio.Queue(WAITING_SWITCHES)
+        self._shown: list[_Switch] = []
+
+    # --- what adapters call ---------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def hello(self) -> Mapping[str, Any]:
+        """The `hello` message."""
+        return {
+            "type": "hello",
+            "protocol": PROTOCOL_VERSION,
+            "server": self._server,
+            "stage": self._name,
+            "character": self.character_name,
+            "emotions": {
+                label: {
+                    "aliases": list(self._emotions[label].aliases),
+                    "max": self._emotions[label].maximum,
+                    "attack_ms": _ms(self._emotions[label].attack_s),
+                    "hold_ms": _ms(self._emotions[label].hold_s),
+                    "decay_ms": _ms(self._emotions[label].decay_s),
+                }
+                for label in self._emotions.labels
+            },
+            "policies": [policy.value for policy in Policy],
+            "controls": list(ARKIT_BLENDSHAPES),
+            "fps": _number(self._settings.fps),
+            "width": self._settings.width,
+            "height": self._settings.height,
+            "formats": [image_format.value for image_format in ImageFormat],
+            "renderer": self._renderer(),
+        }
+
+    def submit(self, message: StageMessage, reply: Reply) -> None:
+        """Take one message; every answer goes to `reply`."""
+        now_s = self._clock.now()
+        try:
+            match message:
+                case EmotionEvent():
+                    self._take_emotion(message, reply, now_s)
+                case Interrupt():
+                    superseded = self._sequencer.interrupt(message.id, message.fade_s, now_s)
+                    self._receipts.interrupted(message.id, superseded, reply, now_s)
+                case Mood():
+                    self._performance.set_mood(message, now_s)
+                    self._changed()
+                    reply(MoodOk(message.id))
+                case CharacterSwitch():
+                    self._take_switch(message, reply)
+                case GetState():
+                    reply(StateSnapshot(message.id, self.snapshot()))
+        except InvalidEventError as error:
+            self._refuse(message, error, reply)
+        self._wake_up()
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """The body of GET /v1/state."""
+        now_s = self._clock.now()
+        cues = self._sequencer.cues(now_s)
+        waiting = {"scheduled", "queued"}
+        newest = self._hub.newest
+        controls = newest[1].controls.as_mapping() if newest is not None else {}
+        stats = self._ladder.cache_stats()
+        return {
+            "stage": self._name,
+            "seq": self._seq,
+            "pts_ms": _ms(newest[0].pts_s) if newest is not None else 0.0,
+            "character": self.character_name,
+            "state": "idle",
+            "weights": dict(newest[0].emotion) if newest is not None else {"neutral": 1.0},
+            "controls": {name: round(value, 4) for name, value in controls.items()},
+            "mood": self._performance.mood_values(now_s),
+            "cues": [_cue_body(cue) for cue in cues if cue.phase not in waiting],
+            "queue": [_cue_body(cue) for cue in cues if cue.phase in waiting],
+            "viewers": self._hub.count_by_kind(),
+            "renderer": self._renderer(),
+            "cache": {
+                "hits": stats.hits,
+                "misses": stats.misses,
+                "bytes": stats.bytes,
+                "entries": stats.entries,
+            },
+            "fps": round(self._measured_fps(now_s), 2),
+        }
+
+    async def picture(self, image_format: ImageFormat) -> tuple[FrameInfo, bytes] | None:
+        """The newest frame in that format. Whoever asks counts as watching for a while."""
+        self._interest_until_s = self._clock.now() + INTEREST_S
+        self._wake_up()
+        newest = self._hub.newest
+        if newest is None:
+            return None
+        info, picture = newest
+        return info, await picture.encoded(image_format)
+
+    def attach(self, sink: FrameSink) -> None:
+        """Send frames to `sink` from now on, the newest at once."""
+        self._hub.attach(sink)
+
+    def detach(self, sink: FrameSink) -> None:
+        """Stop sending; harmless if it is not attached."""
+        self._hub.detach(sink)
+
+    # --- what the daemon calls ------------------------------------------------------------
+
+    @property
+    def character_name(self) -> str:
+        """The character that is on, or will be first."""
+        return self._character.name if self._character else self._settings.character
+
+    @property
+    def degraded(self) -> str | None:
+        """None, or why frames are not the wanted renderer's."""
+        return self._ladder.degraded
+
+    @property
+    def published(self) -> bool:
+        """A first frame has gone out."""
+        return self._seq >= 0
+
+    @property
+    def progress_s(self) -> float:
+        """Monotonic seconds of the last frame or deliberate rest; what the watchdog watches."""
+        return self._progress_s
+
+    def memory(self) -> dict[str, Any]:
+        """What survives a restart."""
+        now_s = self._clock.now()
+        return {"character": self.character_name, "mood": self._performance.mood_memory(now_s)}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take up what an earlier run left.
+
+        Raises:
+            ValueError: it makes no sense.
+        """
+        self._performance.restore_mood(memory.get("mood"), self._clock.now())
+
+    def reload(self, emotions: EmotionTable, characters: CharacterBook) -> None:
+        """Use new tables from the next frame on; running cues go on."""
+        self._emotions = emotions
+        self._characters = characters
+        self._sequencer.replace_emotions(emotions)
+        self._performance.replace_emotions(emotions)
+        if self._character is not None and self._character.name in characters.names:
+            self._queue_switch(_Switch(characters.get(self._character.name), None, None))
+        self._wake_up()
+
+    async def introduce(self, character: Character) -> None:
+        """Put the first character on stage.
+
+        Raises:
+            PortraitError: its picture cannot be used.
+            RenderError: no renderer can show it.
+        """
+        await self._show(character)
+
+    async def run(self) -> None:
+        """Publish frames until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._switch_characters(), name=f"{self._name}-switches")
+                tasks.create_task(self._publish_frames(), name=f"{self._name}-frames")
+        finally:
+            await self._hub.close()
+
+    # --- frames ---------------------------------------------------------------------------
+
+    async def _publish_frames(self) -> None:
+        pace = Pace(self._period_s, self._clock.now())
+        while True:
+            now_s = self._clock.now()
+            self._progress_s = now_s
+            if self._needed(now_s):
+                await self._tick(pace, now_s)
+            else:
+                await self._rest(now_s)
+                self._consecutive = False
+                pace.restart(self._clock.now())
+
+    def _needed(self, now_s: float) -> bool:
+        """Somebody watches, or a frame must bring something about."""
+        if not self.published or len(self._hub) or now_s < self._interest_until_s or self._shown:
+            return True
+        change_s = self._sequencer.next_change(now_s)
+        return change_s is not None and change_s <= now_s + self._period_s
+
+    async def _rest(self, now_s: float) -> None:
+        change_s = self._sequencer.next_change(now_s)
+        rest_s = REST_S if change_s is None else min(REST_S, change_s - now_s)
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(rest_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _tick(self, pace: Pace, now_s: float) -> None:
+        due_s, skipped = pace.next(now_s)
+        if skipped:
+            self._consecutive = False
+            self._metrics.count(Metric.TICKS_SKIPPED, skipped, stage=self._name, reason="late")
+        await self._clock.sleep_until(due_s - self._lead.seconds)
+        begun_s = self._clock.now()
+        sample, shown = self._sequencer.sample(due_s), self._shown
+        self._shown = []
+        controls = self._performance.controls(sample, due_s)
+        picture = await self._ladder.picture(controls, sample.weights)
+        self._lead.observe(self._clock.now() - begun_s)
+        await self._clock.sleep_until(due_s)
+        await self._publish(sample, picture, due_s, shown)
+
+    async def _publish(
+        self, sample: FaceSample, picture: Picture, due_s: float, shown: list[_Switch]
+    ) -> None:
+        published_s = self._clock.now()
+        self._seq += 1
+        info = FrameInfo(
+            seq=self._seq,
+            pts_s=due_s - self._started_s,
+            ts_ms=self._clock.wall_ms(),
+            width=picture.width,
+            height=picture.height,
+            emotion=picture.weights,
+            event=sample.newest if picture.exact else None,
+            cached=picture.cached,
+            degraded=picture.degraded,
+        )
+        self._note_interval(published_s)
+        await self._hub.publish(info, picture)
+        neutral = picture.weights.get("neutral", 0.0)
+        self._receipts.published(
+            sample, Publication(info.seq, info.pts_s, published_s, picture.exact, neutral)
+        )
+        for switch in shown:
+            self._switched(switch, info.seq)
+
+    def _note_interval(self, published_s: float) -> None:
+        self._metrics.count(Metric.FRAMES_PUBLISHED, stage=self._name)
+        if self._consecutive and self._published_at:
+            interval_s = published_s - self._published_at[-1]
+            self._metrics.observe(
+                Metric.INTERVAL_DEVIATION_SECONDS,
+                abs(interval_s - self._period_s),
+                stage=self._name,
+            )
+        self._consecutive = True
+        self._published_at.append(published_s)
+
+    def _measured_fps(self, now_s: float) -> float:
+        since_s = now_s - FPS_WINDOW_S
+        return sum(1 for at_s in self._published_at if at_s > since_s) / FPS_WINDOW_S
+
+    # --- messages -------------------------------------------------------------------------
+
+    def _take_emotion(self, event: EmotionEvent, reply: Reply, now_s: float) -> None:
+        known = self._accepted.get(event.id)
+        if known is not None:
+            earlier, accepted = known
+            if earlier != event:
+                raise InvalidEventError(
+                    ErrorCode.ID_REUSED,
+                    "this id was used for another event within the last 10 minutes; "
+                    "take a new id, or resend the same body",
+                    field="id",
+                    event_id=event.id,
+                )
+            self._receipts.cue_resent(event.id, reply)
+            reply(_as_duplicate(accepted))
+            return
+        accepted = self._sequencer.push(event, now_s)
+        self._accepted[event.id] = (event, accepted)
+        self._metrics.count(Metric.CUES_ACCEPTED, stage=self._name)
+        self._receipts.cue_accepted(event, reply, now_s)
+        reply(accepted)
+
+    def _refuse(self, message: StageMessage, error: InvalidEventError, reply: Reply) -> None:
+        info = ErrorInfo(error.code.value, error.message, error.field, error.suggestions)
+        self._metrics.count(Metric.CUES_REJECTED, code=error.code.value)
+        if isinstance(message, EmotionEvent):
+            reply(CueRejected(message.id, info))
+        else:
+            reply(Failure(message.id, info))
+
+    # --- characters -----------------------------------------------------------------------
+
+    def _take_switch(self, message: CharacterSwitch, reply: Reply) -> None:
+        character = self._characters.get(message.character, message.id)
+        if not self._queue_switch(_Switch(character, message, reply)):
+            raise InvalidEventError(
+                ErrorCode.RATE_LIMITED,
+                f"{WAITING_SWITCHES} switches already wait; send it again after character.switched",
+                field="character",
+                event_id=message.id,
+            )
+
+    def _queue_switch(self, switch: _Switch) -> bool:
+        try:
+            self._switches.put_nowait(switch)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def _switch_characters(self) -> None:
+        while True:
+            switch = await self._switches.get()
+            try:
+                await self._show(switch.character)
+            except AvatarError as error:
+                log.error("character_not_shown", character=switch.character.name, error=str(error))
+                if switch.message is not None and switch.reply is not None:
+                    problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
+                    switch.reply(Failure(switch.message.id, problem))
+                continue
+            self._shown.append(switch)
+            self._changed()
+            self._wake_up()
+
+    def _switched(self, switch: _Switch, seq: int) -> None:
+        if switch.message is not None and switch.reply is not None:
+            name = switch.character.name
+            switch.reply(CharacterSwitched(switch.message.id, name, seq))
+
+    async def _show(self, character: Character) -> None:
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._files, character.load)
+        for warning in loaded.warnings:
+            log.warning("portrait_warning", character=character.name, warning=warning)
+        performance = Performance.ahead(self._emotions, character.gains)
+        await self._ladder.show(loaded.portrait, performance)
+        self._character = character
+        self._performance.cast(character.gains, character.idle_seed)
+        log.info(
+            "character_on_stage",
+            stage=self._name,
+            character=character.name,
+            landmarks=loaded.portrait.landmarks.source,
+        )
+
+    # --- small things ---------------------------------------------------------------------
+
+    def _renderer(self) -> dict[str, Any]:
+        ladder = self._ladder
+        return {"name": ladder.renderer, "device": ladder.device, "degraded": ladder.degraded}
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+
+def _ms(seconds: float) -> float | None:
+    """Milliseconds for the wire; an endless time is null."""
+    return _number(round(seconds * 1000.0, 3)) if seconds != float("inf") else None
+
+
+def _number(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def _cue_body(cue: CueView) -> dict[str, Any]:
+    remaining = None if cue.remaining_s is None else _ms(cue.remaining_s)
+    return {
+        "id": cue.id,
+        "emotion": cue.emotion,
+        "phase": cue.phase,
+        "since_ms": _ms(cue.since_s),
+        "remaining_ms": remaining,
+    }
+
+
+def _as_duplicate(accepted: CueAccepted) -> CueAccepted:
+    return CueAccepted(
+        accepted.id,
+        accepted.used,
+        accepted.intensity,
+        accepted.mix,
+        accepted.mapped_from,
+        accepted.clamped,
+        duplicate=True,
+    )
