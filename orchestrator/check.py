@@ -1,0 +1,177 @@
+"""`avatar-orchestrator check`: what would run, what would not, and why."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TextIO
+
+from orchestrator import __version__
+from orchestrator.lifecycle import ExitStatus
+from orchestrator.settings import Settings, state_dir
+from pipeline.errors import AvatarError, ConfigError
+
+Verdict = Literal["ok", "note", "FAIL"]
+OPTIONAL_PACKAGES: Final = ("torch", "onnxruntime", "insightface")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    verdict: Verdict
+    topic: str
+    text: str
+
+
+def check(settings: Settings, config: Path, out: TextIO) -> int:
+    """Print the report.
+
+    Args:
+        settings: already checked in themselves.
+        config: the file that they come from.
+
+    Returns:
+        0 when the daemon would run, else EX_CONFIG.
+    """
+    failed = False
+    for finding in findings(settings, config):
+        failed = failed or finding.verdict == "FAIL"
+        out.write(f"{finding.verdict:<4}  {finding.topic:<12}  {finding.text}\n")
+    out.write("would not run: see FAIL above\n" if failed else "would run\n")
+    return ExitStatus.CONFIG if failed else ExitStatus.OK
+
+
+def findings(settings: Settings, config: Path) -> Iterator[Finding]:
+    """Everything that is looked at, in the order in which the daemon needs it."""
+    yield Finding(
+        "ok",
+        "version",
+        f"avatar-orchestrator {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}",
+    )
+    yield Finding("ok", "settings", f"{config} and AVATAR_* variables")
+    opencv = _opencv()
+    yield opencv
+    if opencv.verdict == "FAIL":
+        return
+    yield from _files(settings, config)
+    yield from _devices(settings)
+    yield from _tried("port", _port, settings)
+    yield _access(settings)
+    yield from _tried("state", _state, settings)
+    bridge = settings.media_bridge.url
+    yield Finding("ok", "media bridge", f"frames go to {bridge}" if bridge else "none is set")
+
+
+def _tried(topic: str, look: Callable[[Settings], str], settings: Settings) -> Iterator[Finding]:
+    try:
+        yield Finding("ok", topic, look(settings))
+    except (AvatarError, OSError) as error:
+        yield Finding("FAIL", topic, str(error))
+
+
+def _opencv() -> Finding:
+    """OpenCV's desktop build does not import on a bare server: say how to mend that."""
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        return Finding(
+            "FAIL",
+            "opencv",
+            f"cv2 does not import ({error}). The desktop build has overwritten the headless one; "
+            "put it back: pip uninstall -y opencv-python && "
+            "pip install --force-reinstall --no-deps opencv-python-headless",
+        )
+    return Finding("ok", "opencv", f"{cv2.__version__}")
+
+
+def _files(settings: Settings, config: Path) -> Iterator[Finding]:
+    from orchestrator.app import characters_dir, emotions_file
+    from orchestrator.characters import CharacterBook
+    from orchestrator.expression.emotions import EmotionTable
+
+    try:
+        emotions = EmotionTable.load(emotions_file(settings, config))
+        yield Finding("ok", "emotions", ", ".join(emotions.labels))
+        book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
+    except ConfigError as error:
+        yield Finding("FAIL", "files", str(error))
+        return
+    for character in book:
+        wanted = character.name == settings.stage.character
+        try:
+            loaded = character.load()
+        except AvatarError as error:
+            yield Finding("FAIL" if wanted else "note", "character", f"{character.name}: {error}")
+            continue
+        height, width = loaded.portrait.image.shape[:2]
+        source = loaded.portrait.landmarks.source
+        text = f"{character.name}: {width}x{height}, landmarks: {source}"
+        yield Finding("ok", "character", text + (", shown first" if wanted else ""))
+        for warning in loaded.warnings:
+            yield Finding("note", "character", f"{character.name}: {warning}")
+    if settings.stage.character not in book.names:
+        problem = f"stage.character: there is no {settings.stage.character!r}"
+        yield Finding("FAIL", "character", f"{problem}; there are {', '.join(book.names)}")
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    from orchestrator.app import choose_renderer
+
+    try:
+        factory, reason = choose_renderer(settings)
+        renderer = factory()
+        yield Finding("ok", "renderer", f"{renderer.name} on {renderer.device}: {reason}")
+        renderer.close()
+    except AvatarError as error:
+        yield Finding("FAIL", "renderer", str(error))
+    missing = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name) is None]
+    text = f"not installed: {', '.join(missing)}" if missing else "its packages are installed"
+    weights = settings.liveportrait.weights_dir
+    if weights and not Path(weights).is_dir():
+        yield Finding("note", "liveportrait", f"liveportrait.weights_dir: no folder {weights}")
+    yield Finding("note", "liveportrait", text)
+
+
+def _port(settings: Settings) -> str:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise ConfigError(
+                "server.port", f"{host}:{port} cannot be listened on: {error.strerror}"
+            ) from error
+    return f"{host}:{port} is free"
+
+
+def _access(settings: Settings) -> Finding:
+    if settings.auth.token:
+        return Finding("ok", "access", "a token is set")
+    if settings.server.on_loopback:
+        return Finding("ok", "access", "no token, and none needed on loopback")
+    return Finding("note", "access", 'no token, because auth.mode is "none"')
+
+
+def _state(settings: Settings) -> str:
+    folder = state_dir(settings)
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if folder.exists():
+        with tempfile.TemporaryFile(dir=folder):
+            return f"{folder} is writable"
+    if not os.access(existing, os.W_OK):
+        raise ConfigError("state.dir", f"{folder} cannot be made: {existing} is not writable")
+    return f"{folder} will be made"

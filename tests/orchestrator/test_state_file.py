@@ -1,0 +1,51 @@
+"""The state file: whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.state_file import FILE_NAME, MAX_BYTES, StateFile
+
+STAGES = {"main": {"character": "astronaut", "mood": None}}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    """A fresh directory gives nothing; after a save it gives what was saved."""
+    state = StateFile(tmp_path / "deep" / "state")
+    assert state.load() == {}
+    state.save(STAGES)
+    assert StateFile(tmp_path / "deep" / "state").load() == STAGES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"format": 2, "stages": {}}', b'{"format": 1}', b"\xff\xfe",
+     b'{"format": 1, "stages": [1]}', b"x" * (MAX_BYTES + 1)],
+)  # fmt: skip
+def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    """Anything that is not a state file of ours starts the daemon afresh instead of failing."""
+    (tmp_path / FILE_NAME).write_bytes(content)
+    assert StateFile(tmp_path).load() == {}
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk fills up while writing, the earlier state and no litter remain."""
+    state = StateFile(tmp_path)
+    state.save(STAGES)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        state.save({"main": {"character": "other"}})
+    assert state.load() == STAGES
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_the_file_is_readable_json(tmp_path: Path) -> None:
+    """Support can read it."""
+    StateFile(tmp_path).save(STAGES)
+    assert json.loads((tmp_path / FILE_NAME).read_text())["stages"] == STAGES
