@@ -7,6 +7,8 @@
     ├── RenderError              a frame could not be drawn; another rung of the fallback ladder may serve
     │   ├── OutOfMemoryError     the device is out of memory; frees up by itself
     │   ├── RenderTimeoutError   no frame within the deadline
+    │   ├── BadFrameError        what was drawn is not a frame of the wanted shape
+    │   ├── JobDroppedError      a job for the render thread was not carried out, or given up
     │   └── DeviceLostError      the device or its context is gone; only a new process helps
     └── SinkError                a frame could not be delivered to an outside party
 
@@ -126,6 +128,30 @@ class OutOfMemoryError(RenderError):
 
 class RenderTimeoutError(RenderError):
     """The renderer did not deliver within the deadline."""
+
+
+class BadFrameError(RenderError):
+    """What was drawn is not a frame of the wanted shape and type."""
+
+
+class DropReason(StrEnum):
+    """Why a job for a worker thread has no outcome."""
+
+    REPLACED = "replaced by a newer one"
+    FULL = "too many are waiting"
+    ABANDONED = "given up, its thread is stuck"
+    CLOSED = "the worker is closed"
+
+
+class JobDroppedError(RenderError):
+    """A job for a worker thread was not carried out, or given up."""
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason.value
 
 
 class DeviceLostError(RenderError):

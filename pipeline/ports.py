@@ -63,7 +63,8 @@ class Renderer(Protocol):
     ) -> Image:
         """Draw one frame: `(height, width, 3) uint8 RGB` for `size_px = (width, height)`.
 
-        The same arguments give the same bytes on the same machine.
+        The same arguments give the same bytes on the same machine. The array is the
+        caller's to keep: a renderer does not write to it again.
 
         Raises:
             RenderError: it could not be drawn.

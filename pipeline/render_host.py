@@ -1,0 +1,301 @@
+"""The renderers, and the one thread that owns them from load to close."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+import numpy as np
+import structlog
+
+from pipeline.errors import (
+    BadFrameError,
+    DeviceLostError,
+    DropReason,
+    JobDroppedError,
+    OutOfMemoryError,
+    RenderError,
+)
+from pipeline.frame_cache import quantise
+from pipeline.ports import Metric, Metrics, PreparedPortrait, Renderer
+from pipeline.render_worker import RenderWorker
+from pipeline.types import FaceControls, Image, Portrait
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+HANG_S: Final = 5.0
+PREPARE_LIMIT_S: Final = 60.0
+LOAD_LIMIT_S: Final = 300.0
+SPARE_PORTRAITS: Final = 4
+ONCE_WAITING: Final = 32
+_LOOK_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RendererSource:
+    """How to get a renderer.
+
+    Attributes:
+        name: equal to the `name` of what `make` returns.
+        make: called in the render thread, again after that thread had to be replaced.
+    """
+
+    name: str
+    make: Callable[[], Renderer]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """One frame fresh from a renderer.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB, nobody else's.
+        render_s: what drawing took, without loading and preparing.
+    """
+
+    image: Image
+    render_s: float
+
+
+class RenderHost:
+    """Renderers in order of preference, made, used and closed by one thread.
+
+    Renderers and their prepared portraits are shared by all stages. `load` and `draw` are for
+    jobs, which run in the thread; everything else belongs to the event loop's thread.
+
+    Args:
+        sources: wanted first; not empty.
+        hang_s: a frame that takes longer has hung: its thread is replaced.
+        prepare_limit_s: the same for preparing a portrait.
+        load_limit_s: the same for making a renderer.
+        on_device_lost: called once, with the reason, when only a new process can help: the
+            device is gone, or too many threads are stuck.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[RendererSource],
+        *,
+        metrics: Metrics,
+        hang_s: float = HANG_S,
+        prepare_limit_s: float = PREPARE_LIMIT_S,
+        load_limit_s: float = LOAD_LIMIT_S,
+        on_device_lost: Callable[[str], None] = lambda reason: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not sources:
+            raise ValueError("sources: expected at least one renderer")
+        self._sources = {source.name: source for source in sources}
+        self._metrics = metrics
+        self._hang_s = hang_s
+        self._prepare_limit_s = prepare_limit_s
+        self._load_limit_s = load_limit_s
+        self._on_device_lost = on_device_lost
+        self._lost = False
+        self._devices: dict[str, str] = {}
+        self._on_stage: dict[Hashable, str] = {}
+        self._once = asyncio.Lock()
+        self._once_waiting = 0
+        # Each thread has the renderers that it made, and closes them when it ends.
+        self._mine = _Mine()
+        self.worker = RenderWorker("render", on_thread_end=self._close_mine, clock=clock)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The renderers' names, wanted first."""
+        return tuple(self._sources)
+
+    def device(self, name: str) -> str | None:
+        """The device of that renderer; None until it has been loaded."""
+        return self._devices.get(name)
+
+    def keep(self, owner: Hashable, portrait: Portrait | None) -> None:
+        """Keep `owner`'s portrait prepared until it names another, or None."""
+        if portrait is None:
+            self._on_stage.pop(owner, None)
+        else:
+            self._on_stage[owner] = portrait.key
+
+    async def finish(self, job: Callable[[], T], owner: Hashable) -> T:
+        """Carry out a job that may take its time, and replace the thread if it gets stuck.
+
+        Raises:
+            RenderError: the job raised it, was dropped, or hung (`JobDroppedError`).
+        """
+        future = self.worker.submit(job, owner)
+        try:
+            while not (await asyncio.wait((future,), timeout=_LOOK_S))[0]:
+                self.rescue()
+        finally:
+            future.cancel()
+        return future.result()
+
+    async def draw_once(
+        self, portrait: Portrait, controls: FaceControls, size_px: tuple[int, int]
+    ) -> Drawing:
+        """Draw a picture that belongs to no stage, with the best renderer that can.
+
+        One at a time, in turn with the stages' frames, so that many requests do not hold
+        those up.
+
+        Raises:
+            RenderError: no renderer can; or too many requests wait (`JobDroppedError`).
+        """
+        if self._once_waiting >= ONCE_WAITING:
+            raise JobDroppedError(DropReason.FULL)
+        self._once_waiting += 1
+        try:
+            async with self._once:
+                return await self._draw_best(portrait, quantise(controls), size_px)
+        finally:
+            self._once_waiting -= 1
+
+    async def _draw_best(
+        self, portrait: Portrait, controls: FaceControls, size_px: tuple[int, int]
+    ) -> Drawing:
+        errors = []
+        for name in self.names:
+            try:
+                # Two jobs, so that a stage's frame can be drawn between them.
+                await self.finish(partial(self.prepare, name, portrait), "once")
+                return await self.finish(
+                    partial(self.draw, name, portrait, controls, size_px), "once"
+                )
+            except RenderError as error:
+                self.note(error)
+                errors.append(error)
+        raise errors[0]
+
+    def rescue(self) -> None:
+        """Replace the render thread if its job has exceeded its limit."""
+        if not self.worker.overdue:
+            return
+        if self.worker.abandon():
+            log.error("render_thread_replaced")
+        else:
+            self.report_lost("too many renders hang")
+
+    def note(self, error: BaseException) -> None:
+        """If the device is lost, tell the application."""
+        if isinstance(error, DeviceLostError):
+            self.report_lost(str(error) or "device lost")
+
+    def report_lost(self, reason: str) -> None:
+        """Only a new process can help; tell the application, once."""
+        if not self._lost:
+            self._lost = True
+            log.critical("render_device_lost", reason=reason)
+            self._on_device_lost(reason)
+
+    async def close(self, deadline_s: float) -> bool:
+        """Let the job in flight finish, close the renderers and end the thread.
+
+        Returns:
+            False if it is still at work after `deadline_s`.
+        """
+        return await self.worker.close(deadline_s)
+
+    # --- in the thread --------------------------------------------------------------------
+
+    def prepare(self, name: str, portrait: Portrait) -> None:
+        """Load the renderer and prepare the portrait, as far as that is not done yet.
+
+        Raises:
+            RenderError: it could not be done.
+        """
+        self._prepared(self._loaded(name), portrait)
+
+    def draw(
+        self, name: str, portrait: Portrait, controls: FaceControls, size_px: tuple[int, int]
+    ) -> Drawing:
+        """Draw one frame.
+
+        Raises:
+            RenderError: whatever went wrong.
+        """
+        loaded = self._loaded(name)
+        prepared = self._prepared(loaded, portrait)
+        self.worker.allow(self._hang_s)
+        begun_s = time.perf_counter()
+        image = _guarded(lambda: loaded.renderer.render(prepared, controls, size_px))
+        render_s = time.perf_counter() - begun_s
+        self._metrics.observe(Metric.RENDER_SECONDS, render_s, renderer=name)
+        return Drawing(_checked(image, size_px), render_s)
+
+    def _loaded(self, name: str) -> _Loaded:
+        loaded = self._mine.renderers.get(name)
+        if loaded is None:
+            self.worker.allow(self._load_limit_s)
+            renderer = _guarded(self._sources[name].make)
+            loaded = self._mine.renderers[name] = _Loaded(renderer)
+            self._devices[name] = renderer.device
+            log.info("renderer_loaded", renderer=name, device=renderer.device)
+        return loaded
+
+    def _prepared(self, loaded: _Loaded, portrait: Portrait) -> PreparedPortrait:
+        prepared = loaded.prepared.get(portrait.key)
+        if prepared is None:
+            self.worker.allow(self._prepare_limit_s)
+            prepared = _guarded(lambda: loaded.renderer.prepare(portrait))
+            loaded.prepared[portrait.key] = prepared
+            self._forget_spare(loaded)
+        loaded.prepared.move_to_end(portrait.key)
+        return prepared
+
+    def _forget_spare(self, loaded: _Loaded) -> None:
+        on_stage = set(self._on_stage.copy().values())
+        spare = [key for key in loaded.prepared if key not in on_stage]
+        for key in spare[: max(0, len(spare) - SPARE_PORTRAITS)]:
+            del loaded.prepared[key]
+
+    def _close_mine(self) -> None:
+        for name, loaded in self._mine.renderers.items():
+            loaded.prepared.clear()
+            try:
+                loaded.renderer.close()
+            except Exception:
+                log.exception("renderer_not_closed", renderer=name)
+        self._mine.renderers.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    renderer: Renderer
+    prepared: OrderedDict[str, PreparedPortrait] = field(default_factory=OrderedDict)
+
+
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.renderers: dict[str, _Loaded] = {}
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    """Whatever goes wrong inside a renderer is a `RenderError`."""
+    try:
+        return call()
+    except RenderError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(str(error)) from error
+    except Exception as error:
+        raise RenderError(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(image: object, size_px: tuple[int, int]) -> Image:
+    width, height = size_px
+    if not isinstance(image, np.ndarray):
+        raise BadFrameError(f"drew {type(image).__name__} instead of an array")
+    if image.shape != (height, width, 3) or image.dtype != np.uint8:
+        raise BadFrameError(
+            f"drew {image.shape} {image.dtype} instead of {(height, width, 3)} uint8"
+        )
+    return image
