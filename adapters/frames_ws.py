@@ -1,0 +1,169 @@
+"""Viewers over WebSocket: `/v1/frames`, protocol section 2."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import Final
+from weakref import WeakValueDictionary
+
+from aiohttp import WSCloseCode, web
+
+from adapters import frame_codec, tcp
+from adapters.refusals import refusal
+from adapters.viewer import (
+    Audience,
+    Framing,
+    Memo,
+    Parting,
+    TooManyViewersError,
+    Viewer,
+    ViewerQuery,
+)
+from pipeline.errors import InvalidEventError
+from pipeline.ports import DaemonPort, StagePort
+from pipeline.types import FrameInfo, ImageFormat
+
+KIND: Final = "websocket"
+MAX_INPUT_BYTES: Final = 4096  # viewers have nothing to say; longer messages end them with 1009
+
+_TOKEN_SUBPROTOCOL: Final = "bearer."
+_GOODBYES: Final = {
+    Parting.LEFT: (WSCloseCode.OK, b""),
+    Parting.STALLED: (WSCloseCode.POLICY_VIOLATION, b"took no frame for too long"),
+    Parting.SHUTDOWN: (WSCloseCode.GOING_AWAY, b"the server is stopping"),
+}
+# How long the other side may take to answer our close and to take what it still has coming.
+# One that has stalled will not answer at all.
+_ANSWER_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0}
+_FLUSH_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 2.0, Parting.SHUTDOWN: 0.5}
+
+
+class FramesEndpoint:
+    """Serves `/v1/frames`.
+
+    Args:
+        daemon: where the stages are.
+        audience: where viewers are counted, watched and closed.
+    """
+
+    def __init__(self, daemon: DaemonPort, audience: Audience) -> None:
+        self._daemon = daemon
+        self._audience = audience
+        # One for all viewers of a stage that want the same; goes with the last of them.
+        self._memos: WeakValueDictionary[tuple[str, ImageFormat, Framing], Memo] = (
+            WeakValueDictionary()
+        )
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to add to the application."""
+        return [web.get("/v1/frames", self._get, allow_head=False)]
+
+    async def close(self) -> None:
+        """Close every viewer of the audience with 1001; takes a second or two at most."""
+        await self._audience.close()
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        try:
+            query = ViewerQuery.parse(request.query)
+            stage = self._daemon.stage(query.stage)
+            with self._audience.seat(KIND):
+                return await self._serve(request, query, stage)
+        except (InvalidEventError, TooManyViewersError) as error:
+            return refusal(error)
+
+    async def _serve(
+        self, request: web.Request, query: ViewerQuery, stage: StagePort
+    ) -> web.StreamResponse:
+        response = web.WebSocketResponse(
+            compress=False,  # images are compressed, and the shared bytes say so
+            max_msg_size=MAX_INPUT_BYTES,
+            protocols=_token_subprotocols(request),
+        )
+        if not response.can_prepare(request):
+            return _not_a_websocket()
+        writer = await response.prepare(request)
+        transport = request.transport
+        if transport is None:
+            return response
+        tcp.shorten_queue(transport)
+        viewer = Viewer(
+            KIND,
+            query.format,
+            transport,
+            writer,
+            self._memo(stage, query),
+            over=lambda: response.closed or transport.is_closing(),
+            max_fps=query.max_fps,
+            clock=self._audience.clock,
+        )
+        listener = asyncio.create_task(_listen(response, viewer))
+        parting = Parting.LEFT
+        try:
+            parting = await self._audience.attend(
+                stage,
+                viewer,
+                remote=request.remote,
+                framing=query.framing.value,
+                max_fps=query.max_fps,
+            )
+        finally:
+            listener.cancel()
+            await asyncio.wait([listener])
+            await _part(response, transport, parting)
+            await viewer.settled()
+        return response
+
+    def _memo(self, stage: StagePort, query: ViewerQuery) -> Memo:
+        key = (stage.name, query.format, query.framing)
+        memo = self._memos.get(key)
+        if memo is None:
+            bare = query.framing is Framing.BARE
+            memo = Memo(_bare_message if bare else partial(_avf1_message, query.format))
+            self._memos[key] = memo
+        return memo
+
+
+async def _listen(response: web.WebSocketResponse, viewer: Viewer) -> None:
+    """Read until the client closes the connection or it breaks; what it says is ignored."""
+    try:
+        with suppress(ConnectionError):
+            async for _ in response:
+                pass
+    finally:
+        viewer.end(Parting.LEFT)
+
+
+async def _part(
+    response: web.WebSocketResponse, transport: asyncio.Transport, parting: Parting
+) -> None:
+    """Say goodbye, and have the connection closed soon whatever the other side does."""
+    tcp.make_room(transport)
+    code, reason = _GOODBYES[parting]
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(_ANSWER_S[parting]):
+            await response.close(code=code, message=reason, drain=False)
+    transport.close()  # by itself it would wait for ever on one that takes nothing
+    await tcp.flush(transport, _FLUSH_S[parting])
+
+
+def _avf1_message(fmt: ImageFormat, info: FrameInfo, image: bytes, dropped: int) -> bytes:
+    return frame_codec.encode_websocket(info, image, fmt, dropped)
+
+
+def _bare_message(_info: FrameInfo, image: bytes, _dropped: int) -> bytes:
+    return frame_codec.websocket_message(image)
+
+
+def _token_subprotocols(request: web.Request) -> list[str]:
+    """The subprotocols that carry a token; browsers insist on having one of theirs back."""
+    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
+    return [
+        name for name in map(str.strip, offered.split(",")) if name.startswith(_TOKEN_SUBPROTOCOL)
+    ]
+
+
+def _not_a_websocket() -> web.Response:
+    body = {"code": "invalid_message", "message": "/v1/frames speaks WebSocket"}
+    return web.json_response({"error": body}, status=426, headers={"Upgrade": "websocket"})

@@ -1,0 +1,122 @@
+"""Viewers over plain HTTP: `/v1/stream.mjpg`, for `<img>`, ffplay, OpenCV and OBS."""
+
+from __future__ import annotations
+
+from typing import Final
+from weakref import WeakValueDictionary
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+
+from adapters import tcp
+from adapters.refusals import refusal
+from adapters.viewer import Audience, Memo, Parting, TooManyViewersError, Viewer, ViewerQuery
+from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.ports import DaemonPort, StagePort
+from pipeline.types import FrameInfo, ImageFormat
+
+KIND: Final = "mjpeg"
+
+_BOUNDARY: Final = b"frame"
+_HEADERS: Final = {
+    hdrs.CONTENT_TYPE: f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}",
+    hdrs.CACHE_CONTROL: "no-store",
+    hdrs.CONNECTION: "close",
+}
+_FLUSH_S: Final = {Parting.LEFT: 0.5, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0}
+
+
+class MjpegEndpoint:
+    """Serves `/v1/stream.mjpg`.
+
+    Args:
+        daemon: where the stages are.
+        audience: where viewers are counted, watched and closed.
+    """
+
+    def __init__(self, daemon: DaemonPort, audience: Audience) -> None:
+        self._daemon = daemon
+        self._audience = audience
+        # One for all viewers of a stage; goes with the last of them.
+        self._memos: WeakValueDictionary[tuple[str, bool], Memo] = WeakValueDictionary()
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to add to the application."""
+        return [web.get("/v1/stream.mjpg", self._get)]
+
+    async def close(self) -> None:
+        """End every viewer of the audience; takes a second or two at most."""
+        await self._audience.close()
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        try:
+            query = ViewerQuery.parse(request.query)
+            if query.format is not ImageFormat.JPEG:
+                raise InvalidEventError(
+                    ErrorCode.INVALID_MESSAGE, "this stream is always jpeg", field="format"
+                )
+            stage = self._daemon.stage(query.stage)
+            if request.method == hdrs.METH_HEAD:
+                return web.Response(headers=_HEADERS)
+            with self._audience.seat(KIND):
+                return await self._serve(request, query, stage)
+        except (InvalidEventError, TooManyViewersError) as error:
+            return refusal(error)
+
+    async def _serve(
+        self, request: web.Request, query: ViewerQuery, stage: StagePort
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        response.force_close()
+        writer = await response.prepare(request)
+        transport = request.transport
+        if writer is None or transport is None:
+            return response
+        tcp.shorten_queue(transport)
+        chunked = request.version >= HttpVersion11
+        transport.write(_chunk(b"--%b\r\n" % _BOUNDARY) if chunked else b"--%b\r\n" % _BOUNDARY)
+        viewer = Viewer(
+            KIND,
+            ImageFormat.JPEG,
+            transport,
+            writer,
+            self._memo(stage, chunked),
+            over=transport.is_closing,
+            max_fps=query.max_fps,
+            clock=self._audience.clock,
+        )
+        parting = Parting.LEFT
+        try:
+            parting = await self._audience.attend(
+                stage, viewer, remote=request.remote, max_fps=query.max_fps
+            )
+        finally:
+            tcp.make_room(transport)
+            await tcp.flush(transport, _FLUSH_S[parting])
+            await viewer.settled()
+        return response
+
+    def _memo(self, stage: StagePort, chunked: bool) -> Memo:
+        key = (stage.name, chunked)
+        memo = self._memos.get(key)
+        if memo is None:
+            memo = self._memos[key] = Memo(_chunked_part if chunked else _part)
+        return memo
+
+
+def _part(info: FrameInfo, image: bytes, dropped: int) -> bytes:
+    """One part with the boundary behind it: browsers show a part when they see that."""
+    head = (
+        f"Content-Type: image/jpeg\r\nContent-Length: {len(image)}\r\nX-Seq: {info.seq}\r\n"
+        f"X-Timestamp: {info.ts_ms / 1000.0:.6f}\r\nX-Dropped: {dropped}\r\n\r\n"
+    )
+    return b"".join((head.encode("ascii"), image, b"\r\n--", _BOUNDARY, b"\r\n"))
+
+
+def _chunked_part(info: FrameInfo, image: bytes, dropped: int) -> bytes:
+    return _chunk(_part(info, image, dropped))
+
+
+def _chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

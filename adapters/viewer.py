@@ -1,0 +1,431 @@
+"""Viewers: connections that take frames, the newest only, each at its own pace.
+
+A frame is one write of bytes that all viewers of the same kind share, and only to a
+connection that has taken everything before it. For one that has not, the newest frame
+waits; a frame that is replaced while waiting is one the viewer has missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Protocol, TypeVar
+
+import structlog
+
+from adapters.tcp import Uptake
+from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
+from pipeline.ports import Metric, Metrics, StagePort
+from pipeline.types import FrameInfo, ImageFormat
+
+log = structlog.get_logger()
+
+MAX_FPS: Final = 1000.0
+
+_JITTER_S: Final = 0.008  # a frame this early counts as on time: a quarter of a 30 fps interval
+_MEMO_ENTRIES: Final = 8  # counts of missed frames for which the newest frame is kept built
+_RETRY_S: Final = 0.02
+
+Message = Callable[[FrameInfo, bytes, int], bytes]
+"""Frame, image file and number of missed frames to the bytes for the connection."""
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class Drain(Protocol):
+    """The writer that aiohttp's `prepare` returns, as far as it is needed here."""
+
+    async def drain(self) -> None: ...
+
+
+class Parting(StrEnum):
+    """Why a viewer no longer gets frames."""
+
+    LEFT = "left"  # it closed the connection, or it is gone
+    STALLED = "stalled"  # it took nothing for too long
+    SHUTDOWN = "shutdown"
+
+
+class TooManyViewersError(AvatarError):
+    """There is no room for another viewer."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"no room for another viewer, the limit is {self.limit}"
+
+
+# --- what was asked for -------------------------------------------------------------------
+
+
+class Framing(StrEnum):
+    """How a frame is put into a WebSocket message."""
+
+    AVF1 = "avf1"
+    BARE = "bare"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerQuery:
+    """The query of a viewer's request.
+
+    Attributes:
+        stage: name of the stage; None for the default one.
+        format: wanted encoding.
+        framing: wanted framing; WebSocket only.
+        max_fps: at most this many frames per second of media time; None for all of them.
+    """
+
+    stage: str | None = None
+    format: ImageFormat = ImageFormat.JPEG
+    framing: Framing = Framing.AVF1
+    max_fps: float | None = None
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> ViewerQuery:
+        """Read and check a query; names not known here are ignored.
+
+        Raises:
+            InvalidEventError: a value is not one of those allowed; names the field.
+        """
+        return cls(
+            stage=query.get("stage"),
+            format=_choice(query, "format", ImageFormat.JPEG),
+            framing=_choice(query, "framing", Framing.AVF1),
+            max_fps=_max_fps(query.get("max_fps")),
+        )
+
+
+def _choice(query: Mapping[str, str], field: str, default: Choice) -> Choice:
+    value = query.get(field, default.value)
+    try:
+        return type(default)(value)
+    except ValueError:
+        allowed = ", ".join(type(default))
+        raise InvalidEventError(
+            ErrorCode.INVALID_MESSAGE, f"{field} must be one of {allowed}", field=field
+        ) from None
+
+
+def _max_fps(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value <= MAX_FPS:
+        raise InvalidEventError(
+            ErrorCode.INVALID_MESSAGE,
+            f"max_fps must be a number above 0 and at most {MAX_FPS:g}",
+            field="max_fps",
+        )
+    return value
+
+
+class Pace:
+    """Picks frames so that on average no more than `max_fps` of them are picked."""
+
+    def __init__(self, max_fps: float) -> None:
+        self._interval_s = 1.0 / max_fps
+        self._due_s: float | None = None
+
+    def due(self, pts_s: float) -> bool:
+        """Whether to pick the frame at this media time, which never decreases."""
+        if self._due_s is None:
+            self._due_s = pts_s - min(_JITTER_S, self._interval_s / 4)
+        if pts_s < self._due_s:
+            return False
+        # On the grid of the first frame; after a pause, half an interval from this one.
+        self._due_s = max(self._due_s + self._interval_s, pts_s + self._interval_s / 2)
+        return True
+
+
+# --- one viewer ---------------------------------------------------------------------------
+
+
+class Memo:
+    """Builds the message of the newest frame once for all viewers that missed as many.
+
+    Args:
+        build: makes the message.
+    """
+
+    def __init__(self, build: Message) -> None:
+        self._build = build
+        self._seq = -1
+        self._messages: dict[int, bytes] = {}
+
+    def __call__(self, info: FrameInfo, image: bytes, dropped: int) -> bytes:
+        if info.seq > self._seq:
+            self._seq = info.seq
+            self._messages.clear()
+        if info.seq != self._seq:  # a frame that had to wait while the others went on
+            return self._build(info, image, dropped)
+        message = self._messages.get(dropped)
+        if message is None:
+            message = self._build(info, image, dropped)
+            if len(self._messages) < _MEMO_ENTRIES:
+                self._messages[dropped] = message
+        return message
+
+
+class Viewer:
+    """One connection that takes frames; a `FrameSink`.
+
+    Besides what its connection has not taken of the last frame it keeps at most the
+    newest one, which it shares with the stage and all others.
+
+    Args:
+        kind: `websocket` or `mjpeg`.
+        image_format: encoding it wants.
+        transport: its connection, after `adapters.tcp.shorten_queue`.
+        writer: waits until the connection has taken everything.
+        message: makes the bytes to write.
+        over: tells that nothing may be written any more.
+        max_fps: skip frames beyond this rate; they do not count as missed.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        image_format: ImageFormat,
+        transport: asyncio.WriteTransport,
+        writer: Drain,
+        message: Message,
+        *,
+        over: Callable[[], bool],
+        max_fps: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kind = kind
+        self._format = image_format
+        self._transport = transport
+        self._writer = writer
+        self._message = message
+        self._over = over
+        self._pace = None if max_fps is None else Pace(max_fps)
+        self._clock = clock
+        self._uptake = Uptake(transport, clock())
+        self._seq: int | None = None
+        self._waiting: tuple[FrameInfo, bytes] | None = None
+        self._catching_up: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self.parting: Parting | None = None
+        self.sent = 0
+        self.dropped = 0
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    @property
+    def format(self) -> ImageFormat:
+        return self._format
+
+    def offer(self, info: FrameInfo, image: bytes) -> bool:
+        """Write this frame now (True), or keep it until the next one is there (False)."""
+        if self.parting is not None or self._over():
+            return False
+        if self._seq is not None:
+            if info.seq <= self._seq:
+                return False
+            if self._pace is None:  # frames that never came to us, in a slow format
+                self.dropped += info.seq - self._seq - 1
+        self._seq = info.seq
+        if self._pace is not None and not self._pace.due(info.pts_s):
+            return False
+        if self._waiting is not None:
+            self._waiting = None
+            self.dropped += 1
+        if self._transport.get_write_buffer_size() == 0:
+            self._write(info, image)
+            return True
+        self._waiting = (info, image)
+        if self._catching_up is None:
+            self._catching_up = asyncio.create_task(self._catch_up())
+        return False
+
+    def stalled_s(self) -> float:
+        """How long it has taken nothing although there was something to take."""
+        return self._uptake.stalled_s(self.sent, self._clock())
+
+    @property
+    def over(self) -> bool:
+        """Its connection has been closed by somebody else."""
+        return self._over()
+
+    def end(self, parting: Parting) -> None:
+        """Take no more frames; the first reason given stays."""
+        if self.parting is None:
+            self.parting = parting
+            if self._waiting is not None:
+                self._waiting = None
+                self.dropped += 1
+            self._ended.set()
+
+    async def ended(self) -> Parting:
+        """Wait for `end`."""
+        await self._ended.wait()
+        assert self.parting is not None
+        return self.parting
+
+    async def settled(self) -> None:
+        """Wait for what is still running here, once the connection is closed."""
+        if self._catching_up is not None:
+            await asyncio.wait([self._catching_up])
+
+    def _write(self, info: FrameInfo, image: bytes) -> None:
+        self._transport.write(self._message(info, image, self.dropped))
+        self.sent += 1
+
+    async def _catch_up(self) -> None:
+        """Write the waiting frame once the connection has taken all before it."""
+        try:
+            while True:
+                await self._writer.drain()
+                if self._over():
+                    break
+                if self._transport.get_write_buffer_size():
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                if self._waiting is not None:
+                    (info, image), self._waiting = self._waiting, None
+                    self._write(info, image)
+                break
+        except ConnectionError:
+            self.end(Parting.LEFT)
+        finally:
+            self._catching_up = None
+
+
+# --- all of them --------------------------------------------------------------------------
+
+
+class Audience:
+    """All viewers, whatever their kind: their number, their end, their figures.
+
+    Args:
+        metrics: where figures go.
+        limit: most viewers at a time.
+        stall_s: a viewer that has taken nothing for so long is ended.
+        check_s: interval of that check and of handing on figures.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        limit: int = 2000,
+        stall_s: float = 10.0,
+        check_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics = metrics
+        self._limit = limit
+        self._stall_s = stall_s
+        self._check_s = check_s
+        self.clock = clock
+        self._seats: Counter[str] = Counter()
+        self._viewers: dict[Viewer, tuple[int, int]] = {}  # frames counted: sent, dropped
+        self._watch: asyncio.Task[None] | None = None
+        self._closing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @contextmanager
+    def seat(self, kind: str) -> Iterator[None]:
+        """Hold a place for one connection of this kind.
+
+        Raises:
+            TooManyViewersError: there is none, or we are closing.
+        """
+        if self._closing or self._seats.total() >= self._limit:
+            raise TooManyViewersError(self._limit)
+        self._take_seats(kind, 1)
+        try:
+            yield
+        finally:
+            self._take_seats(kind, -1)
+
+    async def attend(self, stage: StagePort, viewer: Viewer, **about: Any) -> Parting:
+        """Give the viewer the stage's frames until it leaves or is to be let go.
+
+        Args:
+            stage: what it watches.
+            viewer: the viewer, in a seat.
+            about: what the log should say about it.
+        """
+        began_s = self.clock()
+        line = log.bind(kind=viewer.kind, stage=stage.name, **about)
+        line.info("viewer_opened", format=viewer.format.value)
+        self._viewers[viewer] = (0, 0)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._check_viewers(), name="audience")
+        if self._closing:
+            viewer.end(Parting.SHUTDOWN)
+        stage.attach(viewer)
+        try:
+            return await viewer.ended()
+        finally:
+            stage.detach(viewer)
+            viewer.end(Parting.LEFT)
+            self._count(viewer)
+            del self._viewers[viewer]
+            line.info(
+                "viewer_closed",
+                parting=str(viewer.parting),
+                sent=viewer.sent,
+                dropped=viewer.dropped,
+                seconds=round(self.clock() - began_s, 1),
+            )
+
+    async def close(self) -> None:
+        """End every viewer and wait until their connections are closed; idempotent."""
+        self._closing = True
+        for viewer in list(self._viewers):
+            viewer.end(Parting.SHUTDOWN)
+        await self._empty.wait()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+
+    def _take_seats(self, kind: str, number: int) -> None:
+        self._seats[kind] += number
+        self._metrics.set(Metric.CONNECTIONS, self._seats[kind], kind=kind)
+        if self._seats.total():
+            self._empty.clear()
+        else:
+            self._empty.set()
+
+    async def _check_viewers(self) -> None:
+        """End those that take nothing or are gone; hand figures on in bulk, not per frame."""
+        while True:
+            await asyncio.sleep(self._check_s)
+            for viewer in list(self._viewers):
+                self._count(viewer)
+                if viewer.over:
+                    viewer.end(Parting.LEFT)
+                elif viewer.parting is None and viewer.stalled_s() >= self._stall_s:
+                    viewer.end(Parting.STALLED)
+                    self._metrics.count(Metric.EVICTIONS, kind=viewer.kind)
+
+    def _count(self, viewer: Viewer) -> None:
+        sent, dropped = self._viewers[viewer]
+        self._viewers[viewer] = (viewer.sent, viewer.dropped)
+        if viewer.sent > sent:
+            self._metrics.count(Metric.FRAMES_SENT, viewer.sent - sent, kind=viewer.kind)
+        if viewer.dropped > dropped:
+            self._metrics.count(Metric.FRAMES_DROPPED, viewer.dropped - dropped, kind=viewer.kind)

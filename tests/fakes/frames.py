@@ -1,0 +1,88 @@
+"""A stage that publishes what a test hands it, and the daemon around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.ports import FrameSink, Reply, StagePort
+from pipeline.types import FrameInfo, ImageFormat, StageMessage
+
+
+class FakeStage:
+    """Implements `pipeline.ports.StagePort` as far as frames go."""
+
+    def __init__(self, name: str = "main", fps: float = 30.0) -> None:
+        self._name = name
+        self._fps = fps
+        self.seq = 0
+        self.sinks: dict[FrameSink, None] = {}
+        self.newest: tuple[FrameInfo, bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def publish(self, image: bytes = b"\xff\xd8image\xff\xd9") -> FrameInfo:
+        """Give the next frame to every sink."""
+        self.seq += 1
+        info = FrameInfo(
+            seq=self.seq,
+            pts_s=self.seq / self._fps,
+            ts_ms=1.7e12 + 1000.0 * self.seq / self._fps,
+            width=512,
+            height=512,
+            emotion={"neutral": 0.25, "happy": 0.75},
+            event="evt-1",
+            cached=False,
+            degraded=None,
+        )
+        self.newest = (info, image)
+        for sink in list(self.sinks):
+            sink.offer(info, image)
+        return info
+
+    def attach(self, sink: FrameSink) -> None:
+        self.sinks[sink] = None
+        if self.newest is not None:
+            sink.offer(*self.newest)
+
+    def detach(self, sink: FrameSink) -> None:
+        self.sinks.pop(sink, None)
+
+    def hello(self) -> Mapping[str, Any]:
+        return {"type": "hello"}
+
+    def submit(self, message: StageMessage, reply: Reply) -> None:
+        raise NotImplementedError
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {}
+
+    async def picture(self, image_format: ImageFormat) -> tuple[FrameInfo, bytes] | None:
+        return self.newest
+
+
+class FakeDaemon:
+    """Implements `pipeline.ports.DaemonPort` around one stage."""
+
+    def __init__(self, stage: FakeStage) -> None:
+        self._stage = stage
+
+    def stage(self, name: str | None) -> StagePort:
+        if name not in {None, self._stage.name}:
+            raise InvalidEventError(ErrorCode.UNKNOWN_STAGE, f"no stage {name}", field="stage")
+        return self._stage
+
+    def health(self) -> Mapping[str, Any]:
+        return {"status": "ok"}
+
+    def not_ready_reason(self) -> str | None:
+        return None
+
+    def characters(self) -> Mapping[str, Any]:
+        return {}
+
+    def expressions(self) -> Sequence[str]:
+        return ("neutral",)
