@@ -248,6 +248,8 @@ class FallbackLadder:
             except RenderError as error:
                 self._take_note(renderer, error)
                 log.warning("frame_not_drawn_ahead", stage=self._stage, error=str(error))
+                if isinstance(error, JobDroppedError | DeviceLostError):
+                    break
                 continue
             keys.append(key)
         return keys

@@ -1,0 +1,23 @@
+"""What every test of the pipeline gets: no leaked worker threads."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+WORKERS = ("render-", "encode-", "test-worker-")
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_worker_threads() -> Iterator[None]:
+    """Fail a test that leaves a worker's thread running."""
+    yield
+    give_up_s = time.monotonic() + 2.0
+    while (left := _workers()) and time.monotonic() < give_up_s:
+        time.sleep(0.002)
+    assert not left, f"left running: {left}"
+
+
+def _workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(WORKERS)]
