@@ -44,7 +44,6 @@ export function backoffMs(failures, chance = Math.random()) {
  * - `message`: MessageEvent of the socket, in order.
  */
 export class Connection extends EventTarget {
-  #url;
   #heartbeat;
   #socket = null;
   #timer = 0;
@@ -58,7 +57,7 @@ export class Connection extends EventTarget {
    */
   constructor(url, { heartbeat = null } = {}) {
     super();
-    this.#url = url;
+    this.url = url;
     this.#heartbeat = heartbeat;
     /** @type {"connecting"|"open"|"waiting"|"closed"} */
     this.state = "closed";
@@ -102,7 +101,7 @@ export class Connection extends EventTarget {
     this.#drop();
     this.reached = false;
     this.silent = false;
-    const socket = new WebSocket(this.#url);
+    const socket = new WebSocket(this.url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();
     socket.onmessage = (event) => this.#heard(event);

@@ -1,6 +1,7 @@
 /** Says honestly how the page stands with the daemon, and why where that can be found out. */
 
 const STALE_MS = 3_000;
+const UPGRADE_REQUIRED = 426;
 const NO_REASON = { text: "", final: false };
 const TEXT = {
   live: "Live",
@@ -19,14 +20,14 @@ export class LinkStatus {
 
   /**
    * @param {Document|HTMLElement} root
-   * @param {object} parts `{producer, viewer, statistics, access, log, say}`
+   * @param {object} parts `{producer, viewer, statistics, log, say}`
    */
   constructor(root, parts) {
     this.#root = root;
     this.#parts = parts;
     const { producer, viewer } = parts;
     producer.addEventListener("state", ({ detail }) => this.#producerChanged(detail.unanswered));
-    viewer.addEventListener("state", () => this.update());
+    viewer.addEventListener("state", () => this.#changed(viewer.connection));
     this.#find("retry").addEventListener("click", () => this.#retry());
     addEventListener("online", () => this.#retry());
     document.addEventListener("visibilitychange", () => document.hidden || this.#retry());
@@ -83,7 +84,8 @@ export class LinkStatus {
 
   #headline() {
     if (this.#reason.text) return this.#reason.text;
-    return this.#state === "lost" ? "The connection is lost" : "Waiting for the first frame";
+    if (this.#state !== "lost") return "Waiting for the first frame";
+    return this.#wasLive ? "The connection is lost" : "There is no connection yet";
   }
 
   #note() {
@@ -104,26 +106,23 @@ export class LinkStatus {
 
   #producerChanged(unanswered) {
     const { producer, viewer, log } = this.#parts;
-    if (producer.connection.state === "waiting") {
-      if (producer.connection.silent) viewer.connection.restart();
-      if (!producer.connection.reached) this.#ask();
-    }
-    this.update();
+    if (producer.connection.silent) viewer.connection.restart();
+    this.#changed(producer.connection);
     if (unanswered) {
       const cues = unanswered === 1 ? "one request" : `${unanswered} requests`;
       log.event("offline", `no more receipts for ${cues}`);
     }
   }
 
+  #changed(connection) {
+    if (connection.state === "waiting" && !connection.reached) this.#ask(connection);
+    this.update();
+  }
+
   /** A refused handshake tells a page nothing; the same question over HTTP gets an answer. */
-  async #ask() {
-    const { access } = this.#parts;
-    const url = new URL("v1/state", document.baseURI);
-    if (access.stage) url.searchParams.set("stage", access.stage);
-    const headers = access.token ? { Authorization: `Bearer ${access.token}` } : {};
+  async #ask(connection) {
     try {
-      const answer = await fetch(url, { headers });
-      this.#reason = await reasonOf(answer);
+      this.#reason = await reasonOf(await fetch(connection.url.replace(/^ws/, "http")));
     } catch {
       this.#reason = { text: "The daemon does not answer", final: false };
     }
@@ -137,14 +136,15 @@ export class LinkStatus {
 
 /** Why the daemon refuses; `final` where trying again cannot help. */
 async function reasonOf(answer) {
-  if (answer.ok) return NO_REASON;
-  if (answer.status === 401 || answer.status === 403) {
-    const text = "This daemon wants a token: open the page with ?token=… in its address";
+  const { status } = answer;
+  if (answer.ok || status === UPGRADE_REQUIRED) return NO_REASON; // a socket would be welcome by now
+  if (status === 401) {
+    const text = "This daemon wants its token: open the page with ?token=… in the address";
     return { text, final: true };
   }
   const body = await answer.json().catch(() => null);
-  const text = body?.error?.message ?? `The daemon answers ${answer.status}`;
-  return { text, final: answer.status === 404 };
+  const text = body?.error?.message ?? `The daemon answers ${status}`;
+  return { text: text[0].toUpperCase() + text.slice(1), final: status === 403 || status === 404 };
 }
 
 function write(node, text) {

@@ -28,7 +28,7 @@ const plot = new WeightPlot(byId("plot"));
 const log = new ReceiptLog(byId("log"));
 const painter = new FacePainter(byId("face-canvas"), shown);
 const controls = new Controls(document, { emotion: askFor, interrupt });
-const link = new LinkStatus(document, { producer, viewer, statistics, access, log, say });
+const link = new LinkStatus(document, { producer, viewer, statistics, log, say });
 let hello = null;
 let degraded = null;
 
