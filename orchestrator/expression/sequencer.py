@@ -1,0 +1,517 @@
+"""Cues over time: which emotions are meant to be on the face, from when, until when.
+
+Events become cues. A cue starts (at once, at its planned time, or when its turn in the queue
+comes), is in its attack until 95 % of the way is done, holds, decays, and is finished. Every
+start and every decay is a retarget of the cross-fade at its exact time, whoever samples when.
+
+What is on is a stack of scenes. A scene is a set of cues that show together (`blend`);
+`override` puts a scene on top, which suspends the ones below until its own cues are over.
+Decaying cues belong to no scene any more: nothing is meant to be on for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+import numpy as np
+
+from orchestrator.expression.crossfade import MIN_TRANSITION_S, Crossfade, Weights
+from orchestrator.expression.easing import ONSET, RELEASE, Easing
+from orchestrator.expression.emotions import EmotionTable
+from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.types import CueAccepted, EmotionEvent, Policy
+
+NEUTRAL: Final = "neutral"
+MAX_WAITING: Final = 256
+MAX_ON_FACE: Final = 16
+NO_CHANGE: Final = 1e-6
+
+EndingKind = Literal["finished", "superseded", "expired"]
+Phase = Literal["scheduled", "queued", "attack", "hold", "decay", "suspended"]
+
+
+@dataclass(frozen=True, slots=True)
+class CueProgress:
+    """How much of its change a cue shows.
+
+    Attributes:
+        start_s: when it started.
+        change: share of the way from the face at its start to the face it leads to, 0 to 1.
+        no_change: there is nothing to show, such as neutral on a neutral face; `change` is 1.
+    """
+
+    id: str
+    start_s: float
+    change: float
+    no_change: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The one ending of an accepted cue; `by` is the message that superseded it."""
+
+    id: str
+    kind: EndingKind
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CueView:
+    """A cue as `/v1/state` tells it.
+
+    Attributes:
+        since_s: seconds since it entered its phase.
+        remaining_s: seconds until it is finished, as things stand; None if that is open.
+    """
+
+    id: str
+    emotion: str
+    phase: Phase
+    since_s: float
+    remaining_s: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceSample:
+    """The face at one moment.
+
+    Attributes:
+        weights: label to weight on the face, `neutral` included; they sum to 1.
+        cues: the cues that are on or decaying.
+        endings: cues that ended since the last sample.
+        interrupts_done: interrupts after which the face has come to rest since the last sample.
+        newest: id of the newest cue on the face.
+    """
+
+    weights: Mapping[str, float]
+    cues: tuple[CueProgress, ...]
+    endings: tuple[Ending, ...]
+    interrupts_done: tuple[str, ...]
+    newest: str | None
+
+
+@dataclass(slots=True, eq=False)
+class _Cue:
+    """An accepted cue; times are absolute."""
+
+    event: EmotionEvent
+    label: str
+    shares: Mapping[str, float]
+    attack_s: float
+    hold_s: float
+    decay_s: float
+    received_s: float
+    due_s: float
+    phase: Phase
+    phase_since_s: float
+    start_s: float = math.inf
+    decay_at_s: float = math.inf
+    finish_s: float = math.inf
+    order: int = -1
+    origin: Weights = field(default_factory=lambda: np.zeros(0))
+    goal: Weights = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def id(self) -> str:
+        return self.event.id
+
+    @property
+    def expires_s(self) -> float:
+        ttl_s = self.event.ttl_s
+        return math.inf if ttl_s is None else self.received_s + ttl_s
+
+    @property
+    def attack_end_s(self) -> float:
+        """When 95 % of the way in is done."""
+        return self.start_s + max(self.attack_s, MIN_TRANSITION_S * ONSET.x95)
+
+    def enter(self, phase: Phase, now_s: float) -> None:
+        self.phase = phase
+        self.phase_since_s = now_s
+
+
+class Sequencer:
+    """Events in, weights out. Depends on nothing but what was pushed and the time asked for.
+
+    Args:
+        emotions: what labels and aliases mean.
+    """
+
+    def __init__(self, emotions: EmotionTable) -> None:
+        self._emotions = emotions
+        self._labels = _weighted(emotions)
+        self._face = Crossfade(len(self._labels))
+        self._now_s = -math.inf
+        self._started = 0
+        self._scenes: list[list[_Cue]] = [[]]
+        self._decaying: list[_Cue] = []
+        self._queue: deque[_Cue] = deque()
+        self._scheduled: list[_Cue] = []
+        self._endings: list[Ending] = []
+        self._interrupts: list[tuple[str, float]] = []
+        # When the face will be exactly neutral, if that is where it is going.
+        self._rest_s = -math.inf
+
+    # --- events ---------------------------------------------------------------------------
+
+    def push(self, event: EmotionEvent, now_s: float) -> CueAccepted:
+        """Put an event on the timeline.
+
+        Args:
+            now_s: receipt; a time before the last sample counts as that of the sample, since
+                what has been shown cannot change any more.
+
+        Raises:
+            InvalidEventError: unknown emotion, outranked, or no room; nothing has changed.
+        """
+        now_s = max(now_s, self._now_s)
+        accepted, shares = self._understand(event)
+        self._advance(now_s)
+        cue = self._cue(event, accepted.used, shares, now_s)
+        self._check_rank(cue)
+        self._check_room(cue)
+        if event.at_s > 0.0:
+            self._scheduled.append(cue)
+            self._scheduled.sort(key=lambda each: each.due_s)
+        else:
+            self._apply(cue, now_s)
+        self._start_queued(now_s)
+        return accepted
+
+    def interrupt(self, interrupt_id: str, fade_s: float, now_s: float) -> tuple[str, ...]:
+        """End every cue and let the face go neutral within `fade_s` seconds.
+
+        Returns:
+            The ids of the cues that it superseded, oldest first.
+        """
+        now_s = max(now_s, self._now_s)
+        self._advance(now_s)
+        ended = [*self._on(), *self._decaying, *self._queue, *self._scheduled]
+        self._end_all(ended, interrupt_id)
+        self._scenes, self._decaying, self._scheduled = [[]], [], []
+        self._queue.clear()
+        if self._face.moving(now_s) or self._face.at(now_s)[0].any():
+            # A decay that was under way goes on below the fade and may be over before it.
+            resting_s = self._rest_s if self._rest_s > now_s else math.inf
+            self._retarget(now_s, {}, fade_s, RELEASE, unwanted=True)
+            self._rest_s = min(self._rest_s, resting_s)
+        else:
+            self._rest_s = now_s
+        self._interrupts.append((interrupt_id, self._rest_s))
+        return tuple(cue.id for cue in sorted(ended, key=lambda each: each.received_s))
+
+    def replace_emotions(self, emotions: EmotionTable) -> None:
+        """Use another table; running cues keep their targets as far as the labels remain."""
+        before = {label: index for index, label in enumerate(self._labels)}
+        self._emotions, self._labels = emotions, _weighted(emotions)
+        order = np.array([before.get(label, -1) for label in self._labels], np.intp)
+        self._face.resized(order)
+        for cue in (*self._on(), *self._decaying):
+            cue.origin = np.where(order >= 0, cue.origin[order], 0.0)
+            cue.goal = np.where(order >= 0, cue.goal[order], 0.0)
+
+    # --- time -----------------------------------------------------------------------------
+
+    def sample(self, now_s: float) -> FaceSample:
+        """The face at `now_s`, which must not be before an earlier sample or push."""
+        now_s = max(now_s, self._now_s)
+        self._advance(now_s)
+        self._face.fold(now_s)
+        value, _ = self._face.at(now_s)
+        on = [*self._scenes[-1], *self._decaying]
+        newest = max(on, key=lambda cue: cue.order, default=None)
+        done = tuple(id_ for id_, rest_s in self._interrupts if rest_s <= now_s)
+        if done:
+            self._interrupts = [each for each in self._interrupts if each[1] > now_s]
+        endings, self._endings = tuple(self._endings), []
+        return FaceSample(
+            weights=self._named(value),
+            cues=tuple(self._progress(cue, value) for cue in on),
+            endings=endings,
+            interrupts_done=done,
+            newest=newest.id if newest is not None else None,
+        )
+
+    def next_change(self, now_s: float) -> float | None:
+        """When a sample will next differ: `now_s` while the face moves, None if never."""
+        now_s = max(now_s, self._now_s)
+        if self._endings or self._interrupts or self._face.moving(now_s):
+            return now_s
+        due_s = self._next_due_s()
+        return None if math.isinf(due_s) else max(due_s, now_s)
+
+    def cues(self, now_s: float) -> tuple[CueView, ...]:
+        """Every cue that has not ended: what is on, suspended, decaying, queued, scheduled."""
+        self._advance(max(now_s, self._now_s))
+        cues = (*self._on(), *self._decaying, *self._queue, *self._scheduled)
+        return tuple(self._view(cue, self._now_s) for cue in cues)
+
+    # --- understanding an event -----------------------------------------------------------
+
+    def _understand(self, event: EmotionEvent) -> tuple[CueAccepted, dict[str, float]]:
+        """What is asked for: label to clamped strength, and what to say of it."""
+        try:
+            return self._read(event)
+        except InvalidEventError as error:
+            raise InvalidEventError(
+                error.code,
+                error.message,
+                field=error.field,
+                suggestions=error.suggestions,
+                event_id=event.id,
+            ) from error
+
+    def _read(self, event: EmotionEvent) -> tuple[CueAccepted, dict[str, float]]:
+        sent = [(name, amount, f"mix.{name}") for name, amount in event.mix.items()]
+        if event.emotion is not None:
+            sent.insert(0, (event.emotion, event.intensity, "emotion"))
+        elif not sent:
+            raise InvalidEventError(
+                ErrorCode.INVALID_MESSAGE, "expected an emotion or a mix", field="emotion"
+            )
+        else:
+            sent.sort(key=lambda each: -each[1])
+        shares: dict[str, float] = {}
+        clamped = False
+        for name, amount, where in sent:
+            if not math.isfinite(amount):
+                raise InvalidEventError(
+                    ErrorCode.INVALID_MESSAGE,
+                    f"{where}: expected a number from 0 to 1",
+                    field="intensity" if where == "emotion" else where,
+                )
+            label = self._emotions.resolve(name, where)
+            strength = min(1.0, max(0.0, amount))
+            clamped = clamped or strength != amount
+            shares[label] = min(1.0, shares.get(label, 0.0) + strength)
+        main, first_amount, _ = sent[0]
+        used = self._emotions.resolve(main)
+        accepted = CueAccepted(
+            id=event.id,
+            used=used,
+            intensity=min(1.0, max(0.0, first_amount)),
+            mix=MappingProxyType({k: v for k, v in shares.items() if k != used}),
+            mapped_from=None if main.strip().lower() == used else main,
+            clamped=clamped,
+        )
+        return accepted, shares
+
+    def _cue(self, event: EmotionEvent, label: str, shares: dict[str, float], now_s: float) -> _Cue:
+        emotion = self._emotions[label]
+        return _Cue(
+            event=event,
+            label=label,
+            shares={name: share * self._emotions[name].maximum for name, share in shares.items()},
+            attack_s=emotion.attack_s if event.attack_s is None else event.attack_s,
+            hold_s=emotion.hold_s if event.hold_s is None else event.hold_s,
+            decay_s=emotion.decay_s if event.decay_s is None else event.decay_s,
+            received_s=now_s,
+            due_s=now_s + event.at_s,
+            phase="scheduled",
+            phase_since_s=now_s,
+        )
+
+    def _check_rank(self, cue: _Cue) -> None:
+        stronger = self._outranking(cue, cue.due_s)
+        if stronger is not None:
+            raise InvalidEventError(
+                ErrorCode.OUTRANKED,
+                f"{stronger.id!r} of priority {stronger.event.priority} is on; send with at least "
+                "that priority, or with policy queue or blend",
+                field="priority",
+                event_id=cue.id,
+            )
+
+    def _outranking(self, cue: _Cue, at_s: float) -> _Cue | None:
+        """A cue of higher priority that this one would push aside at that time."""
+        if cue.event.policy not in (Policy.REPLACE, Policy.OVERRIDE):
+            return None
+        for other in self._on():
+            over = other.phase != "suspended" and other.decay_at_s <= at_s
+            if other.event.priority > cue.event.priority and not over:
+                return other
+        return None
+
+    def _check_room(self, cue: _Cue) -> None:
+        waiting = len(self._queue) + len(self._scheduled)
+        joins = cue.event.policy in (Policy.BLEND, Policy.OVERRIDE)
+        coming = sum(
+            each.event.policy in (Policy.BLEND, Policy.OVERRIDE) for each in self._scheduled
+        )
+        on = sum(len(scene) for scene in self._scenes) + coming
+        if waiting >= MAX_WAITING or (joins and on >= MAX_ON_FACE):
+            full = f"{MAX_WAITING} cues wait" if waiting >= MAX_WAITING else f"{on} cues are on"
+            raise InvalidEventError(
+                ErrorCode.RATE_LIMITED,
+                f"{full}, which is the most; send it later, or with policy replace",
+                field="policy",
+                event_id=cue.id,
+            )
+
+    # --- what happens when ----------------------------------------------------------------
+
+    def _advance(self, now_s: float) -> None:
+        while (due_s := self._next_due_s()) <= now_s:
+            self._happen(due_s)
+        self._now_s = now_s
+
+    def _next_due_s(self) -> float:
+        waiting = (*self._queue, *self._scheduled)
+        return min(
+            min((cue.decay_at_s for cue in self._scenes[-1]), default=math.inf),
+            min((cue.finish_s for cue in self._decaying), default=math.inf),
+            min((cue.expires_s for cue in waiting), default=math.inf),
+            self._scheduled[0].due_s if self._scheduled else math.inf,
+        )
+
+    def _happen(self, t_s: float) -> None:
+        """Everything that is due at `t_s`, in an order that lets a cue start at its deadline."""
+        for cue in [cue for cue in self._scenes[-1] if cue.decay_at_s <= t_s]:
+            self._decay(cue, t_s)
+        for cue in [cue for cue in self._decaying if cue.finish_s <= t_s]:
+            self._decaying.remove(cue)
+            self._endings.append(Ending(cue.id, "finished"))
+        while self._scheduled and self._scheduled[0].due_s <= t_s:
+            self._apply(self._scheduled.pop(0), t_s)
+        self._start_queued(t_s)
+        for waiting in (self._queue, self._scheduled):
+            for cue in [cue for cue in waiting if cue.expires_s <= t_s]:
+                waiting.remove(cue)
+                self._endings.append(Ending(cue.id, "expired"))
+
+    def _apply(self, cue: _Cue, t_s: float) -> None:
+        """Let the cue's policy act."""
+        stronger = self._outranking(cue, t_s)
+        if stronger is not None:
+            self._endings.append(Ending(cue.id, "superseded", stronger.id))
+            return
+        match cue.event.policy:
+            case Policy.QUEUE:
+                cue.enter("queued", t_s)
+                self._queue.append(cue)
+            case Policy.REPLACE:
+                self._end_all([*self._on(), *self._decaying], cue.id)
+                self._scenes, self._decaying = [[]], []
+                self._start(cue, t_s, unwanted=True)
+            case Policy.BLEND:
+                self._start(cue, t_s, unwanted=False)
+            case Policy.OVERRIDE:
+                self._end_all(self._decaying, cue.id)
+                self._decaying = []
+                if self._scenes[-1]:
+                    for other in self._scenes[-1]:
+                        other.enter("suspended", t_s)
+                    self._scenes.append([])
+                self._start(cue, t_s, unwanted=True)
+
+    def _start_queued(self, t_s: float) -> None:
+        if self._queue and not self._decaying and not any(self._scenes):
+            self._start(self._queue.popleft(), t_s, unwanted=False)
+
+    def _start(self, cue: _Cue, t_s: float, *, unwanted: bool) -> None:
+        """Put the cue into the scene on top.
+
+        Args:
+            unwanted: nothing that is on is to rise any further.
+        """
+        cue.start_s = t_s
+        cue.order = self._started
+        self._started += 1
+        cue.enter("attack", t_s)
+        cue.decay_at_s = cue.attack_end_s + cue.hold_s
+        cue.origin = self._face.at(t_s)[0]
+        self._scenes[-1].append(cue)
+        duration_s = cue.attack_s / ONSET.x95
+        self._retarget(t_s, _together(self._scenes[-1]), duration_s, ONSET, unwanted=unwanted)
+
+    def _decay(self, cue: _Cue, t_s: float) -> None:
+        """Take the cue off; what lies below or beside it is what remains."""
+        self._scenes[-1].remove(cue)
+        while len(self._scenes) > 1 and not self._scenes[-1]:
+            self._scenes.pop()
+            for resumed in self._scenes[-1]:
+                self._resume(resumed, t_s)
+        cue.enter("decay", t_s)
+        self._decaying.append(cue)
+        duration_s = cue.decay_s / RELEASE.x95
+        cue.finish_s = self._retarget(
+            t_s, _together(self._scenes[-1]), duration_s, RELEASE, unwanted=False
+        )
+
+    def _resume(self, cue: _Cue, t_s: float) -> None:
+        """Go on where the cue was suspended, with all of its time that remained."""
+        paused_s = t_s - cue.phase_since_s
+        cue.decay_at_s += paused_s
+        cue.enter("hold", t_s)
+
+    def _end_all(self, cues: list[_Cue], by: str) -> None:
+        self._endings.extend(Ending(cue.id, "superseded", by) for cue in cues)
+
+    def _retarget(
+        self,
+        t_s: float,
+        shares: Mapping[str, float],
+        duration_s: float,
+        easing: Easing,
+        *,
+        unwanted: bool,
+    ) -> float:
+        """Lead the face to `shares`; returns when it will be there."""
+        target = np.array([shares.get(label, 0.0) for label in self._labels])
+        end_s = self._face.retarget(t_s, target, duration_s, easing, brake=unwanted)
+        self._rest_s = math.inf if target.any() else end_s
+        for cue in self._scenes[-1]:
+            cue.goal = target
+        return end_s
+
+    # --- telling --------------------------------------------------------------------------
+
+    def _on(self) -> Iterator[_Cue]:
+        for scene in self._scenes:
+            yield from scene
+
+    def _named(self, value: Weights) -> Mapping[str, float]:
+        named = dict(zip(self._labels, value.tolist(), strict=True))
+        return {NEUTRAL: max(0.0, 1.0 - sum(named.values())), **named}
+
+    def _progress(self, cue: _Cue, value: Weights) -> CueProgress:
+        way = cue.goal - cue.origin
+        length = float(way @ way)
+        if length < NO_CHANGE**2:
+            return CueProgress(cue.id, cue.start_s, 1.0, no_change=True)
+        change = float((value - cue.origin) @ way) / length
+        return CueProgress(cue.id, cue.start_s, min(1.0, max(0.0, change)), no_change=False)
+
+    def _view(self, cue: _Cue, now_s: float) -> CueView:
+        phase, since_s = cue.phase, cue.phase_since_s
+        if phase == "attack" and now_s >= cue.attack_end_s:
+            phase, since_s = "hold", cue.attack_end_s
+        remaining_s = None
+        if phase == "decay":
+            remaining_s = cue.finish_s - now_s
+        elif phase in ("attack", "hold") and not math.isinf(cue.decay_at_s):
+            remaining_s = cue.decay_at_s + cue.decay_s / RELEASE.x95 - now_s
+        elif phase == "scheduled":
+            remaining_s = cue.due_s - now_s
+        return CueView(cue.id, cue.label, phase, now_s - since_s, remaining_s)
+
+
+def _weighted(emotions: EmotionTable) -> tuple[str, ...]:
+    """The labels that have a weight of their own: all but neutral."""
+    return tuple(label for label in emotions.labels if label != NEUTRAL)
+
+
+def _together(scene: list[_Cue]) -> dict[str, float]:
+    """What the cues of a scene ask for together, scaled down where it is more than a face has."""
+    shares: dict[str, float] = {}
+    for cue in scene:
+        for label, share in cue.shares.items():
+            if label != NEUTRAL:
+                shares[label] = shares.get(label, 0.0) + share
+    total = max(1.0, sum(shares.values()))
+    return {label: share / total for label, share in shares.items()}
