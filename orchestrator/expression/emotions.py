@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from orchestrator.expression.idle import IdleAmplitude
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
 from pipeline.types import ARKIT_INDEX, HEAD_LIMIT_DEG, FaceControls, Float32Array
 
@@ -35,15 +36,6 @@ MAX_IDLE_FACTOR: Final = 4.0
 LABEL: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 MAX_NAME_CHARS: Final = 64
 SUGGESTIONS: Final = (3, 5)
-
-
-@dataclass(frozen=True, slots=True)
-class IdleFactors:
-    """Size of the parts of idle life under an emotion, relative to neutral, in [0, 4]."""
-
-    gaze: float = 1.0
-    sway: float = 1.0
-    breath: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +59,7 @@ class Emotion:
     hold_s: float
     decay_s: float
     controls: FaceControls = field(default_factory=FaceControls)
-    idle: IdleFactors = field(default_factory=IdleFactors)
+    idle: IdleAmplitude = field(default_factory=IdleAmplitude)
 
 
 class EmotionTable:
@@ -99,7 +91,9 @@ class EmotionTable:
         self.rows: Final[Mapping[str, int]] = MappingProxyType(
             {label: row for row, label in enumerate(self.labels)}
         )
-        self.shapes: Final = _frozen([_shape(e.controls) for e in self._emotions.values()])
+        self.shapes: Final = _frozen(
+            [shape_of(e.controls).tolist() for e in self._emotions.values()]
+        )
         self.idle: Final = _frozen(
             [[getattr(e.idle, part) for part in IDLE_PARTS] for e in self._emotions.values()]
         )
@@ -157,8 +151,10 @@ def _normalised(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
-def _shape(controls: FaceControls) -> list[float]:
-    return [*controls.weights.tolist(), controls.pitch, controls.yaw, controls.roll]
+def shape_of(controls: FaceControls) -> Float32Array:
+    """One row of `EmotionTable.shapes`: (55,) float32."""
+    head = np.array([controls.pitch, controls.yaw, controls.roll], np.float32)
+    return np.concatenate([controls.weights, head])
 
 
 def _frozen(rows: list[list[float]]) -> Float32Array:
@@ -264,6 +260,6 @@ def _controls(keys: _Keys) -> FaceControls:
     )
 
 
-def _idle(keys: _Keys) -> IdleFactors:
+def _idle(keys: _Keys) -> IdleAmplitude:
     keys.allow(IDLE_PARTS)
-    return IdleFactors(**{p: keys.number(p, 0.0, MAX_IDLE_FACTOR, 1.0) for p in IDLE_PARTS})
+    return IdleAmplitude(**{p: keys.number(p, 0.0, MAX_IDLE_FACTOR, 1.0) for p in IDLE_PARTS})

@@ -1,0 +1,134 @@
+"""Layers to one face: emotions by weight, the character's rest, mood, idle life.
+
+Written order, each on top of what is below it:
+
+1. emotions: the weighted sum of their faces, each times the character's gain;
+2. rest: the character's resting correction, fading as `happy` comes;
+3. mood: as far as the face is neutral;
+4. idle life: a blink shuts the lids whatever they do; gaze and head sway add up.
+
+Then opposites net out, and everything is clamped to its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.expression.emotions import NEUTRAL, EmotionTable, shape_of
+from orchestrator.expression.idle import IdleAmplitude, IdleOffsets
+from orchestrator.expression.mood import MoodOffsets
+from pipeline.types import ARKIT_BLENDSHAPES, ARKIT_INDEX, FaceControls, Float32Array
+
+HAPPY: Final = "happy"
+NO_GAINS: Final[Mapping[str, float]] = MappingProxyType({})
+
+_CONTROLS: Final = len(ARKIT_BLENDSHAPES)
+
+
+def _columns(*names: str) -> npt.NDArray[np.intp]:
+    return np.array([ARKIT_INDEX[name] for name in names], np.intp)
+
+
+_BLINKS: Final = _columns("eyeBlinkLeft", "eyeBlinkRight")
+_WIDES: Final = _columns("eyeWideLeft", "eyeWideRight")
+# To the character's left and up, in the order of left eye, right eye.
+_GAZE: Final = _columns("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight")
+# Of each pair of opposites only the difference shows.
+_ONE_WAY: Final = np.append(_GAZE, _columns("jawLeft", "mouthLeft"))
+_OTHER_WAY: Final = _columns(
+    "eyeLookInLeft", "eyeLookOutRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "jawRight", "mouthRight",
+)  # fmt: skip
+
+
+def compose(
+    weights: Mapping[str, float],
+    emotions: EmotionTable,
+    *,
+    gains: Mapping[str, float] = NO_GAINS,
+    idle: IdleOffsets | None = None,
+    mood: MoodOffsets | None = None,
+    rest: FaceControls | None = None,
+) -> FaceControls:
+    """The face that these layers add up to.
+
+    Args:
+        weights: label to weight on the face, in [0, 1]. A label that the table does not have
+            (any more) shows nothing.
+        emotions: what each looks like.
+        gains: label to the character's factor on it, 1 where absent.
+        idle: idle life at this moment.
+        mood: the mood at this moment.
+        rest: what makes the character's portrait look neutral (one that smiles needs some
+            `mouthFrown`). There in full on a neutral face; since a smile is what it works
+            against, it goes as `happy` comes and is gone at that emotion's maximum.
+    """
+    shares = _shares(weights, emotions)
+    neutral = shares[0]
+    if gains:
+        shares = shares * np.array([gains.get(label, 1.0) for label in emotions.labels], np.float32)
+    face: Float32Array = shares @ emotions.shapes
+    if rest is not None:
+        face += _rest_share(weights, emotions) * shape_of(rest)
+    if mood is not None:
+        face[:_CONTROLS] += neutral * mood.controls
+    if idle is not None:
+        _add_idle(face, idle)
+    _net(face)
+    pitch, yaw, roll = face[_CONTROLS:].tolist()
+    return FaceControls.clamped(face[:_CONTROLS], pitch, yaw, roll)
+
+
+def idle_amplitude(
+    weights: Mapping[str, float], emotions: EmotionTable, mood: MoodOffsets | None = None
+) -> IdleAmplitude:
+    """How large idle life is for what is on the face: the emotions' own sizes by weight.
+
+    Args:
+        weights: as in `compose`.
+        emotions: how large idle life is under each.
+        mood: the mood at this moment; it livens or calms the neutral share.
+    """
+    shares = _shares(weights, emotions)
+    unknown = max(0.0, 1.0 - float(shares.sum()))
+    if mood is not None:
+        shares[0] *= mood.idle
+    gaze, sway, breath = (shares @ emotions.idle + unknown).tolist()
+    return IdleAmplitude(gaze, sway, breath)
+
+
+def _shares(weights: Mapping[str, float], emotions: EmotionTable) -> Float32Array:
+    """Weights in the order of the table (neutral first); neutral is what is left, if not given."""
+    shares = np.zeros(len(emotions.labels), np.float32)
+    for label, weight in weights.items():
+        row = emotions.rows.get(label)
+        if row is not None:
+            shares[row] = weight
+    if NEUTRAL not in weights:
+        shares[0] = max(0.0, 1.0 - sum(weights.values()))
+    return shares
+
+
+def _rest_share(weights: Mapping[str, float], emotions: EmotionTable) -> float:
+    return 1.0 - min(max(weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum, 0.0), 1.0)
+
+
+def _add_idle(face: Float32Array, idle: IdleOffsets) -> None:
+    lids = np.clip(face[_BLINKS], 0.0, 1.0)
+    face[_BLINKS] = 1.0 - (1.0 - lids) * (1.0 - idle.blink)
+    face[_WIDES] *= 1.0 - idle.blink
+    eyes_open = np.tile(1.0 - face[_BLINKS], 2)
+    face[_GAZE] += eyes_open * (idle.gaze_x, idle.gaze_x, idle.gaze_y, idle.gaze_y)
+    face[_CONTROLS:] += (idle.pitch, idle.yaw, idle.roll)
+
+
+def _net(face: Float32Array) -> None:
+    """Leave only the difference of controls that work against each other."""
+    difference = face[_ONE_WAY] - face[_OTHER_WAY]
+    face[_ONE_WAY] = np.maximum(difference, 0.0)
+    face[_OTHER_WAY] = np.maximum(-difference, 0.0)
