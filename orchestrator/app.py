@@ -6,10 +6,10 @@ import asyncio
 import gc
 import platform
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import structlog
 import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from adapters.access import AccessPolicy
+from adapters.access import AccessPolicy, HttpLimits
 from adapters.events_ws import EventsEndpoint
 from adapters.frames_ws import FramesEndpoint
 from adapters.http_api import build_application, serve
@@ -25,12 +25,12 @@ from adapters.media_bridge import MediaBridgeSink
 from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import MjpegEndpoint
 from adapters.systemd import SystemdNotifier
+from adapters.viewer import Audience
 from orchestrator import __version__
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.lifecycle import (
-    STEP_DEADLINE_S,
     ExitStatus,
     feed_watchdog,
     first_of,
@@ -41,13 +41,20 @@ from orchestrator.lifecycle import (
 from orchestrator.logs import logging_to
 from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
-from orchestrator.state_file import StateFile
-from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError
+from orchestrator.state_file import StateFile, StateSaver
+from pipeline.errors import (
+    AvatarError,
+    ConfigError,
+    ErrorCode,
+    InvalidEventError,
+    PortraitError,
+)
 from pipeline.fallback import FallbackLadder
 from pipeline.frame_cache import FrameCache
 from pipeline.mesh.renderer import MeshRenderer
-from pipeline.ports import Metric, Renderer
-from pipeline.render_worker import RenderWorker
+from pipeline.picture import FormatEncoder
+from pipeline.ports import Metric
+from pipeline.render_host import RendererSource, RenderHost
 
 log = structlog.get_logger()
 
@@ -55,7 +62,14 @@ SERVER_NAME: Final = f"avatar-orchestrator/{__version__}"
 MAIN_STAGE: Final = "main"
 # A frame or a deliberate rest at least this often, or the watchdog is not fed.
 PROGRESS_S: Final = 5.0
-STATE_SAVE_DEADLINE_S: Final = 2.0
+PROBE_S: Final = 5.0
+# The stop's deadlines. Their sum is below the unit's TimeoutStopSec, and what usually
+# happens is over in a fraction of a second.
+PRODUCERS_STOP_S: Final = 1.0
+VIEWERS_STOP_S: Final = 2.0
+STATE_STOP_S: Final = 1.0
+RENDER_STOP_S: Final = 0.5
+HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
 
 
@@ -91,6 +105,21 @@ def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], st
     insisted = settings.renderer.backend == "mesh"
     reason = "renderer.backend asks for it" if insisted else "the only renderer of this version"
     return (RendererSource("mesh", MeshRenderer),), reason
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Who may connect.
+
+    Raises:
+        ConfigError: `auth.token` is missing where it is needed.
+    """
+    return AccessPolicy(
+        host=settings.server.host,
+        token=settings.auth.token,
+        mode=settings.auth.mode,
+        origins=settings.auth.allowed_origins,
+        hosts=settings.auth.allowed_hosts,
+    )
 
 
 def run_daemon(settings: Settings, config_file: Path) -> int:
@@ -134,8 +163,6 @@ class Daemon:
         self._stop = asyncio.Event()
         self._status = ExitStatus.OK
         self._not_ready: str | None = "starting"
-        self._saved: dict[str, Any] | None = None
-        self._save_soon = asyncio.Event()
         self._stage: Stage | None = None
 
     # --- what adapters call ---------------------------------------------------------------
@@ -215,69 +242,218 @@ class Daemon:
         log.info("reloaded", emotions=len(emotions.labels), characters=list(characters.names))
 
     async def _live(self, resources: AsyncExitStack) -> None:
-        def closing(name: str, close: Callable[[], Awaitable[object]]) -> None:
-            """At the end of life, in reverse order of these calls."""
-            resources.push_async_callback(lambda: stop_step(name, close(), STEP_DEADLINE_S))
-
         settings = self._settings
-        audience = Audience(settings.limits.viewers, self._metrics, settings.stage.viewer_stall_s)
-        events = EventsEndpoint(self, self._metrics, self._limits())
-        frames = FramesEndpoint(self, audience)
-        mjpeg = MjpegEndpoint(self, audience)
-        application = build_application(
-            self,
-            metrics=self._metrics,
-            access=self._access(),
-            limits=self._limits(),
-            extra_routes=[*events.routes(), *frames.routes(), *mjpeg.routes()],
+
+        def at_the_end(
+            name: str, close: Callable[[], Awaitable[object]], deadline_s: float
+        ) -> None:
+            """Stopping is the reverse of starting: last come, first closed."""
+            resources.push_async_callback(lambda: stop_step(name, close(), deadline_s))
+
+        limits = HttpLimits(
+            message_bytes=settings.limits.message_bytes,
+            messages_per_s=settings.limits.messages_per_s,
+            producers=settings.limits.producers,
         )
+        audience = Audience(
+            self._metrics, limit=settings.limits.viewers, stall_s=settings.stage.viewer_stall_s
+        )
+        events = EventsEndpoint(self, metrics=self._metrics, limits=limits)
+        endpoints = (events, FramesEndpoint(self, audience), MjpegEndpoint(self, audience))
         server = await serve(
-            application,
+            build_application(
+                self,
+                metrics=self._metrics,
+                access=access_policy(settings),
+                limits=limits,
+                extra_routes=[route for each in endpoints for route in each.routes()],
+            ),
             settings.server.host,
             settings.server.port,
             tcp_user_timeout_s=settings.server.tcp_user_timeout_s,
-            shutdown_s=STEP_DEADLINE_S,
+            shutdown_s=HTTP_STOP_S,
         )
-        closing("server", server.close)
-        self._announce(server.port)
+        at_the_end("server", server.close, 2 * HTTP_STOP_S)
 
         files = ThreadPoolExecutor(1, thread_name_prefix="files")
         resources.callback(files.shutdown, wait=False, cancel_futures=True)
-        stage = await self._set_up_stage(files, closing)
-        closing("state", lambda: self._save(files, stage))
-        if await first_of(self._introduce(files, stage), self._stop) is None:
+        host = RenderHost(
+            self._sources,
+            metrics=self._metrics,
+            hang_s=settings.renderer.hang_s,
+            on_device_lost=self._device_lost,
+            clock=self._clock.now,
+        )
+        at_the_end("renderer", lambda: host.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
+        cache = FrameCache(settings.cache.max_bytes, self._metrics)
+        encoder = FormatEncoder(cache, self._metrics)
+        at_the_end("encoder", lambda: encoder.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
+        ladder = FallbackLadder(
+            host,
+            cache,
+            encoder,
+            stage=MAIN_STAGE,
+            size_px=settings.stage.size_px,
+            quality=settings.stage.jpeg_quality,
+            deadline_s=settings.renderer.deadline_ms / 1000.0,
+            metrics=self._metrics,
+            clock=self._clock.now,
+        )
+        resources.callback(ladder.close)
+        stage = Stage(
+            MAIN_STAGE,
+            server=SERVER_NAME,
+            settings=settings.stage,
+            idle=settings.idle,
+            emotions=self._emotions,
+            characters=self._characters,
+            ladder=ladder,
+            files=files,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+        if await first_of(self._introduce(stage, files), self._stop) is None:
             return
+        saver = StateSaver(self._state, lambda: {MAIN_STAGE: stage.memory()}, files)
+        stage.changed = saver.soon
+        at_the_end("state", saver.now, STATE_STOP_S)
+        _freeze_garbage()
         self._stage = stage
-        self._freeze_garbage()
 
-        async with AsyncExitStack() as intake:
-            watchdog_s = self._notifier.watchdog_interval_s
-            tasks = [
-                running("state-saver", self._save_when_changed(files, stage)),
-                running("stage", stage.run()),
-            ]
-            if watchdog_s is not None:
-                feeding = feed_watchdog(self._notifier.watchdog, self._making_progress, watchdog_s)
-                tasks.append(running("watchdog", feeding))
-            if settings.media_bridge.url:
-                bridge = MediaBridgeSink(
-                    settings.media_bridge.url,
-                    settings.media_bridge.token,
-                    stage=stage,
-                    metrics=self._metrics,
-                )
-                tasks.append(running("media-bridge", bridge.run()))
-            for task in tasks:
-                vital = await intake.enter_async_context(task)
-                vital.add_done_callback(self._vital_task_ended)
-            intake.push_async_callback(
-                lambda: stop_step("viewers", audience.close(), 2 * STEP_DEADLINE_S)
+        at_the_end("viewers", audience.close, VIEWERS_STOP_S)
+        if settings.media_bridge.url:
+            bridge = MediaBridgeSink(
+                settings.media_bridge.url,
+                settings.media_bridge.token or None,
+                stage=stage,
+                metrics=self._metrics,
             )
-            intake.push_async_callback(
-                lambda: stop_step("producers", events.close(), STEP_DEADLINE_S)
+            await resources.enter_async_context(self._vital("media-bridge", bridge.run()))
+        await resources.enter_async_context(self._vital("stage", stage.run()))
+        at_the_end("producers", events.close, PRODUCERS_STOP_S)
+        housekeeping = self._housekeeping(stage, cache, saver)
+        resources.callback(housekeeping.shutdown, wait=False)
+        watchdog_s = self._notifier.watchdog_interval_s
+        if watchdog_s is not None:
+            feeding = feed_watchdog(self._notifier.watchdog, self._making_progress, watchdog_s)
+            await resources.enter_async_context(self._vital("watchdog", feeding))
+        await self._publish_until_stopped(stage, server.port)
+
+    async def _introduce(self, stage: Stage, files: ThreadPoolExecutor) -> bool:
+        """Put the remembered character on stage, else the one of the settings."""
+        loop = asyncio.get_running_loop()
+        memory = (await loop.run_in_executor(files, self._state.load)).get(MAIN_STAGE)
+        memory = memory if isinstance(memory, dict) else {}
+        try:
+            stage.remember(memory)
+        except ValueError as error:
+            log.warning("mood_not_restored", error=str(error))
+        remembered = memory.get("character")
+        wanted = self._settings.stage.character
+        if isinstance(remembered, str) and remembered != wanted:
+            try:
+                await stage.introduce(self._characters.get(remembered))
+                return True
+            except AvatarError as error:
+                log.warning("character_not_restored", character=remembered, error=str(error))
+        try:
+            await stage.introduce(self._characters.get(wanted))
+        except (InvalidEventError, PortraitError) as error:
+            raise ConfigError("stage.character", str(error)) from error
+        return True
+
+    async def _publish_until_stopped(self, stage: Stage, port: int) -> None:
+        await first_of(stage.first_frame.wait(), self._stop)
+        if not self._stop.is_set():
+            self._not_ready = None
+            renderer = stage.renderer()
+            self._metrics.set(
+                Metric.BUILD_INFO,
+                1.0,
+                version=__version__,
+                python=platform.python_version(),
+                renderer=renderer["name"],
+                device=renderer["device"],
             )
-            intake.callback(self._say_stopping)
-            housekeeping = self._housekeeping(stage, files)
-            intake.callback(housekeeping.shutdown, wait=False)
-            await first_of(self._until_first_frame(stage), self._stop)
+            self._notifier.ready(f"publishing {stage.character_name} with {renderer['name']}")
+            log.info("ready", renderer=renderer["name"], why=self._why, port=port)
+            self._say_where_to_look(port)
             await self._stop.wait()
+        self._not_ready = "stopping"
+        self._notifier.stopping()
+        log.info("stopping")
+
+    def _say_where_to_look(self, port: int) -> None:
+        host = self._settings.server.host
+        shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+        token = "-H 'Authorization: Bearer <token>' " if self._settings.auth.token else ""
+        sys.stdout.write(
+            f"\n  Watch the face:  {address}/\n  Make it smile:   "
+            f'curl {token}-d \'{{"type":"emotion","emotion":"happy"}}\' '
+            f"{address}/v1/events\n\n"
+        )
+        sys.stdout.flush()
+
+    def _making_progress(self) -> bool:
+        stage = self._stage
+        return stage is not None and self._clock.now() - stage.progress_s < PROGRESS_S
+
+    def _device_lost(self, reason: str) -> None:
+        """Only a new process helps: end with the status that is restarted."""
+        log.critical("ending_because_of_device", reason=reason)
+        self._status = ExitStatus.DEVICE_LOST
+        self.stop()
+
+    @asynccontextmanager
+    async def _vital(self, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run a task that the daemon cannot do without until the block ends."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled() or self._stop.is_set():
+                return
+            log.critical("vital_task_ended", task=name, exc_info=task.exception())
+            self._status = ExitStatus.SOFTWARE
+            self.stop()
+
+        async with running(name, work) as task:
+            task.add_done_callback(ended)
+            yield
+
+    def _housekeeping(self, stage: Stage, cache: FrameCache, saver: StateSaver) -> AsyncIOScheduler:
+        """Periodic work: figures to the log, the state to its file, a look at what is broken."""
+
+        def report() -> None:
+            stats = cache.stats
+            log.info(
+                "figures",
+                seq=stage.seq,
+                viewers=stage.snapshot()["viewers"],
+                cache_entries=stats.entries,
+                cache_bytes=stats.bytes,
+                cache_hits=stats.hits,
+                cache_misses=stats.misses,
+                degraded=stage.degraded,
+            )
+
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        every_s = self._settings.log.report_every_s
+        if every_s > 0.0:
+            scheduler.add_job(report, "interval", seconds=every_s, coalesce=True)
+        scheduler.add_job(
+            saver.now, "interval", seconds=self._settings.state.save_every_s, coalesce=True
+        )
+        scheduler.add_job(stage.probe, "interval", seconds=PROBE_S, coalesce=True)
+        scheduler.start()
+        return scheduler
+
+    def _tables(self) -> tuple[EmotionTable, CharacterBook]:
+        emotions = EmotionTable.load(emotions_file(self._settings, self._config_file))
+        folder = characters_dir(self._settings, self._config_file)
+        return emotions, CharacterBook.load(folder, emotions.labels)
+
+
+def _freeze_garbage() -> None:
+    """Keep what start-up made out of every later collection: a full one would cost frames."""
+    gc.collect()
+    gc.freeze()

@@ -10,6 +10,8 @@
     licence = "Public domain (NASA)" # optional
     [gains]                          # optional: emotion label -> factor, 0 to 2
     happy = 0.9
+    [rest]                           # optional: controls that make the portrait's face neutral
+    mouthFrownLeft = 0.2             # (a photo that smiles); ARKit names, pitch, yaw, roll
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from msgspec import Meta, Struct
 
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
 from pipeline.portrait import LoadedPortrait, load_portrait
+from pipeline.types import FaceControls
 
 CHARACTER_FILE: Final = "character.toml"
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -43,6 +46,7 @@ class _CharacterFile(Struct, frozen=True, forbid_unknown_fields=True):
     idle_seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     licence: str = ""
     gains: dict[str, Gain] = {}
+    rest: dict[str, float] = {}
 
 
 class Character(Struct, frozen=True):
@@ -52,6 +56,7 @@ class Character(Struct, frozen=True):
         name: what messages and settings call it.
         title: what people call it.
         gains: emotion label to factor on its controls, 1 where absent.
+        rest: what makes the portrait's own face a neutral one.
         idle_seed: chooses its blinks, glances and sway.
     """
 
@@ -61,18 +66,17 @@ class Character(Struct, frozen=True):
     landmarks: Path | None
     crop: tuple[float, float, float, float] | None
     gains: Mapping[str, float]
+    rest: FaceControls
     idle_seed: int
     licence: str
 
-    def load(self, models_dir: Path | None = None) -> LoadedPortrait:
+    def load(self) -> LoadedPortrait:
         """Read the portrait and find its face. Slow: belongs in a thread.
 
         Raises:
             PortraitError: the picture cannot be used.
         """
-        return load_portrait(
-            self.portrait, landmarks=self.landmarks, crop=self.crop, models_dir=models_dir
-        )
+        return load_portrait(self.portrait, landmarks=self.landmarks, crop=self.crop)
 
 
 class CharacterBook:
@@ -147,6 +151,10 @@ def _read(path: Path, emotions: tuple[str, ...]) -> Character:
     for label in raw.gains:
         if label not in emotions:
             raise ConfigError(f"{path}: gains.{label}", f"expected one of {', '.join(emotions)}")
+    try:
+        rest = FaceControls.of(**raw.rest)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: rest", f"expected ARKit names with 0..1: {error}") from error
     portrait = path.parent / raw.portrait
     landmarks = path.parent / raw.landmarks if raw.landmarks else None
     for key, file in (("portrait", portrait), ("landmarks", landmarks)):
@@ -154,5 +162,5 @@ def _read(path: Path, emotions: tuple[str, ...]) -> Character:
             raise ConfigError(f"{path}: {key}", f"there is no file {file}")
     seed = raw.idle_seed if raw.idle_seed is not None else zlib.crc32(name.encode())
     return Character(
-        name, raw.title or name, portrait, landmarks, raw.crop, raw.gains, seed, raw.licence
+        name, raw.title or name, portrait, landmarks, raw.crop, raw.gains, rest, seed, raw.licence
     )

@@ -65,7 +65,7 @@ def findings(settings: Settings, config: Path) -> Iterator[Finding]:
     yield from _files(settings, config)
     yield from _devices(settings)
     yield from _tried("port", _port, settings)
-    yield _access(settings)
+    yield from _tried("access", _access, settings)
     yield from _tried("state", _state, settings)
     bridge = settings.media_bridge.url
     yield Finding("ok", "media bridge", f"frames go to {bridge}" if bridge else "none is set")
@@ -124,11 +124,11 @@ def _files(settings: Settings, config: Path) -> Iterator[Finding]:
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
-    from orchestrator.app import choose_renderer
+    from orchestrator.app import choose_renderers
 
     try:
-        factory, reason = choose_renderer(settings)
-        renderer = factory()
+        sources, reason = choose_renderers(settings)
+        renderer = sources[0].make()
         yield Finding("ok", "renderer", f"{renderer.name} on {renderer.device}: {reason}")
         renderer.close()
     except AvatarError as error:
@@ -156,12 +156,12 @@ def _port(settings: Settings) -> str:
     return f"{host}:{port} is free"
 
 
-def _access(settings: Settings) -> Finding:
-    if settings.auth.token:
-        return Finding("ok", "access", "a token is set")
-    if settings.server.on_loopback:
-        return Finding("ok", "access", "no token, and none needed on loopback")
-    return Finding("note", "access", 'no token, because auth.mode is "none"')
+def _access(settings: Settings) -> str:
+    from orchestrator.app import access_policy
+
+    if access_policy(settings).needs_token:
+        return "clients must show the token"
+    return "no token is asked for"
 
 
 def _state(settings: Settings) -> str:

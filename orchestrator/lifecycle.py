@@ -7,15 +7,12 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 T = TypeVar("T")
 log = structlog.get_logger()
-
-# Sum of the stop steps' deadlines; the unit's TimeoutStopSec is above it.
-STEP_DEADLINE_S: Final = 1.0
 
 
 class ExitStatus(IntEnum):
@@ -85,8 +82,8 @@ async def running(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[a
 async def feed_watchdog(
     feed: Callable[[], None], alive: Callable[[], bool], interval_s: float
 ) -> None:
-    """Call `feed` twice per watchdog interval while `alive` says so."""
+    """Call `feed` every `interval_s` seconds while `alive` says so."""
     while True:
         if alive():
             feed()
-        await asyncio.sleep(interval_s / 2)
+        await asyncio.sleep(interval_s)

@@ -9,7 +9,7 @@ from typing import Final, TextIO
 
 import msgspec
 
-from orchestrator.app import characters_dir, choose_renderer, emotions_file
+from orchestrator.app import characters_dir, choose_renderers, emotions_file
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.blending import compose
 from orchestrator.expression.emotions import EmotionTable
@@ -48,12 +48,12 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
     if options.renderer:
         backend = msgspec.structs.replace(settings.renderer, backend=options.renderer)
         settings = msgspec.structs.replace(settings, renderer=backend)
-    factory, _ = choose_renderer(settings)
+    sources, _ = choose_renderers(settings)
     emotions = EmotionTable.load(emotions_file(settings, config))
     loaded = _portrait(settings, config, emotions, options)
     size_px = (options.size, options.size) if options.size else settings.stage.size_px
 
-    renderer = factory()
+    renderer = sources[0].make()
     try:
         prepared = renderer.prepare(loaded.portrait)
         if options.sheet:

@@ -21,7 +21,6 @@ from pipeline.errors import ConfigError
 ENV_PREFIX: Final = "AVATAR_"
 CONFIG_FILE: Final = "avatar.toml"
 WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
-LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 Relative = Annotated[float, Meta(ge=0.0, le=4.0)]
@@ -32,10 +31,6 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     tcp_user_timeout_s: PositiveSeconds = 15.0
-
-    @property
-    def on_loopback(self) -> bool:
-        return self.host in LOOPBACK_HOSTS or self.host.startswith("127.")
 
 
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -292,11 +287,5 @@ def _describe(kind: msgspec.inspect.Type) -> str:
 def _check_together(settings: Settings) -> None:
     """What one key alone cannot say."""
     auth = settings.auth
-    if not settings.server.on_loopback and not auth.token and auth.mode != "none":
-        raise ConfigError(
-            "auth.token",
-            f"needed because server.host is {settings.server.host}, not a loopback address "
-            '(or write auth.mode = "none" where a proxy authenticates)',
-        )
     if auth.token and (len(auth.token) > 512 or not re.fullmatch(r"[!-~]+", auth.token)):
         raise ConfigError("auth.token", "expected up to 512 printable ASCII characters, no spaces")

@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from orchestrator.characters import Character, CharacterBook
 from orchestrator.clock import Clock
 from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.idle import IdleLife
 from orchestrator.expression.performance import Performance
 from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
 from orchestrator.frame_hub import FrameHub
@@ -38,6 +39,7 @@ from pipeline.types import (
     CueRejected,
     EmotionEvent,
     ErrorInfo,
+    FaceControls,
     Failure,
     FrameInfo,
     GetState,
@@ -56,6 +58,7 @@ PROTOCOL_VERSION: Final = "1.0"
 DEDUPE_S: Final = 600.0
 DEDUPE_EVENTS: Final = 200_000
 INTEREST_S: Final = 5.0
+PROBE_S: Final = 0.5
 REST_S: Final = 1.0
 WAITING_SWITCHES: Final = 4
 FPS_WINDOW_S: Final = 2.0
@@ -84,6 +87,9 @@ class Stage:
         files: thread for reading portraits.
         metrics: where figures go.
         clock: time.
+
+    Attributes:
+        first_frame: set when the first frame has been published.
         changed: called when something that survives a restart has changed.
     """
 
@@ -100,7 +106,6 @@ class Stage:
         files: Executor,
         metrics: Metrics,
         clock: Clock,
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._server = server
@@ -112,11 +117,13 @@ class Stage:
         self._files = files
         self._metrics = metrics
         self._clock = clock
-        self._changed = changed
+        self.changed: Callable[[], None] = lambda: None
+
+        self.first_frame = asyncio.Event()
 
         self._period_s = 1.0 / settings.fps
         self._sequencer = Sequencer(emotions)
-        self._performance = Performance(emotions, idle)
+        self._performance = Performance(emotions, IdleLife(0, enabled=False))
         self._receipts = Receipts(name, metrics)
         self._hub = FrameHub(self._wake_up)
         self._lead = Lead(self._period_s)
@@ -130,7 +137,7 @@ class Stage:
         self._seq = -1
         self._published_at: deque[float] = deque(maxlen=512)
         self._consecutive = False
-        self._sample: FaceSample | None = None
+        self._controls = FaceControls()
         self._character: Character | None = None
         self._switches: asyncio.Queue[_Switch] = asyncio.Queue(WAITING_SWITCHES)
         self._shown: list[_Switch] = []
@@ -165,7 +172,7 @@ class Stage:
             "width": self._settings.width,
             "height": self._settings.height,
             "formats": [image_format.value for image_format in ImageFormat],
-            "renderer": self._renderer(),
+            "renderer": self.renderer(),
         }
 
     def submit(self, message: StageMessage, reply: Reply) -> None:
@@ -180,7 +187,7 @@ class Stage:
                     self._receipts.interrupted(message.id, superseded, reply, now_s)
                 case Mood():
                     self._performance.set_mood(message, now_s)
-                    self._changed()
+                    self.changed()
                     reply(MoodOk(message.id))
                 case CharacterSwitch():
                     self._take_switch(message, reply)
@@ -196,8 +203,9 @@ class Stage:
         cues = self._sequencer.cues(now_s)
         waiting = {"scheduled", "queued"}
         newest = self._hub.newest
-        controls = newest[1].controls.as_mapping() if newest is not None else {}
+        controls = self._controls.as_mapping()
         stats = self._ladder.cache_stats()
+        valence, arousal = self._performance.mood(now_s)
         return {
             "stage": self._name,
             "seq": self._seq,
@@ -206,11 +214,11 @@ class Stage:
             "state": "idle",
             "weights": dict(newest[0].emotion) if newest is not None else {"neutral": 1.0},
             "controls": {name: round(value, 4) for name, value in controls.items()},
-            "mood": self._performance.mood_values(now_s),
+            "mood": {"valence": round(valence, 4), "arousal": round(arousal, 4)},
             "cues": [_cue_body(cue) for cue in cues if cue.phase not in waiting],
             "queue": [_cue_body(cue) for cue in cues if cue.phase in waiting],
             "viewers": self._hub.count_by_kind(),
-            "renderer": self._renderer(),
+            "renderer": self.renderer(),
             "cache": {
                 "hits": stats.hits,
                 "misses": stats.misses,
@@ -245,10 +253,20 @@ class Stage:
         """The character that is on, or will be first."""
         return self._character.name if self._character else self._settings.character
 
+    def renderer(self) -> dict[str, Any]:
+        """Name, device and degraded state of what draws."""
+        ladder = self._ladder
+        return {"name": ladder.renderer, "device": ladder.device, "degraded": ladder.degraded}
+
     @property
     def degraded(self) -> str | None:
         """None, or why frames are not the wanted renderer's."""
         return self._ladder.degraded
+
+    @property
+    def seq(self) -> int:
+        """Of the newest frame; -1 before the first."""
+        return self._seq
 
     @property
     def published(self) -> bool:
@@ -283,6 +301,12 @@ class Stage:
             self._queue_switch(_Switch(characters.get(self._character.name), None, None))
         self._wake_up()
 
+    def probe(self) -> None:
+        """Draw for a moment if what draws is degraded, so that a stage at rest recovers too."""
+        if self.degraded is not None:
+            self._interest_until_s = max(self._interest_until_s, self._clock.now() + PROBE_S)
+            self._wake_up()
+
     async def introduce(self, character: Character) -> None:
         """Put the first character on stage.
 
@@ -290,7 +314,7 @@ class Stage:
             PortraitError: its picture cannot be used.
             RenderError: no renderer can show it.
         """
-        await self._show(character)
+        await self._show(character, first=True)
 
     async def run(self) -> None:
         """Publish frames until cancelled."""
@@ -341,7 +365,7 @@ class Stage:
         begun_s = self._clock.now()
         sample, shown = self._sequencer.sample(due_s), self._shown
         self._shown = []
-        controls = self._performance.controls(sample, due_s)
+        controls = self._performance.controls(sample.weights, due_s)
         picture = await self._ladder.picture(controls, sample.weights)
         self._lead.observe(self._clock.now() - begun_s)
         await self._clock.sleep_until(due_s)
@@ -364,7 +388,9 @@ class Stage:
             degraded=picture.degraded,
         )
         self._note_interval(published_s)
+        self._controls = picture.controls
         await self._hub.publish(info, picture)
+        self.first_frame.set()
         neutral = picture.weights.get("neutral", 0.0)
         self._receipts.published(
             sample, Publication(info.seq, info.pts_s, published_s, picture.exact, neutral)
@@ -450,7 +476,7 @@ class Stage:
                     switch.reply(Failure(switch.message.id, problem))
                 continue
             self._shown.append(switch)
-            self._changed()
+            self.changed()
             self._wake_up()
 
     def _switched(self, switch: _Switch, seq: int) -> None:
@@ -458,15 +484,16 @@ class Stage:
             name = switch.character.name
             switch.reply(CharacterSwitched(switch.message.id, name, seq))
 
-    async def _show(self, character: Character) -> None:
+    async def _show(self, character: Character, *, first: bool = False) -> None:
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._files, character.load)
         for warning in loaded.warnings:
             log.warning("portrait_warning", character=character.name, warning=warning)
-        performance = Performance.ahead(self._emotions, character.gains)
-        await self._ladder.show(loaded.portrait, performance)
+        faces = Performance(self._emotions, self._idle(0), character.gains, character.rest)
+        await self._ladder.show(loaded.portrait, faces.key_faces(), accept_still=first)
         self._character = character
-        self._performance.cast(character.gains, character.idle_seed)
+        idle = self._idle(character.idle_seed)
+        self._performance.cast(idle, character.gains, character.rest)
         log.info(
             "character_on_stage",
             stage=self._name,
@@ -474,11 +501,18 @@ class Stage:
             landmarks=loaded.portrait.landmarks.source,
         )
 
-    # --- small things ---------------------------------------------------------------------
+    def _idle(self, seed: int) -> IdleLife:
+        idle = self._idle_settings
+        return IdleLife(
+            seed,
+            blink=idle.blink,
+            gaze=idle.gaze,
+            breath=idle.breath,
+            sway=idle.sway,
+            enabled=idle.enabled,
+        )
 
-    def _renderer(self) -> dict[str, Any]:
-        ladder = self._ladder
-        return {"name": ladder.renderer, "device": ladder.device, "degraded": ladder.degraded}
+    # --- small things ---------------------------------------------------------------------
 
     def _wake_up(self) -> None:
         self._wake.set()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,3 +65,47 @@ class StateFile:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+class StateSaver:
+    """Writes the state when it has changed, in a thread, one write at a time.
+
+    Args:
+        file: where to.
+        memory: gives what is to be saved, stage name to what it remembers.
+        files: the thread that writes.
+    """
+
+    def __init__(
+        self, file: StateFile, memory: Callable[[], Mapping[str, Any]], files: Executor
+    ) -> None:
+        self._file = file
+        self._memory = memory
+        self._files = files
+        self._saved: Mapping[str, Any] | None = None
+        self._failed = False
+        self._writing = asyncio.Lock()
+        self._soon: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        """Save without waiting for it."""
+        if self._soon is None or self._soon.done():
+            self._soon = asyncio.create_task(self.now(), name="save-state")
+
+    async def now(self) -> None:
+        """Save if something has changed; a failure is logged once and tried again later."""
+        async with self._writing:
+            memory = self._memory()
+            if memory == self._saved:
+                return
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._files, self._file.save, memory)
+            except OSError as error:
+                if not self._failed:
+                    log.error("state_not_saved", error=str(error))
+                self._failed = True
+                return
+            if self._failed:
+                log.info("state_saved_again")
+            self._saved, self._failed = memory, False

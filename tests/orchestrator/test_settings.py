@@ -65,7 +65,6 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
         ({"AVATAR_IDLE__ENABLED": "maybe"}, "idle.enabled", "true or false"),
         ({"AVATAR_MEDIA_BRIDGE__URL": "http://x"}, "media_bridge.url", "wss://"),
         ({"AVATAR_AUTH__ALLOWED_HOSTS": "a"}, "auth.allowed_hosts", "a list"),
-        ({"AVATAR_SERVER__HOST": "0.0.0.0"}, "auth.token", "loopback"),
         ({"AVATAR_AUTH__TOKEN": "two words"}, "auth.token", "no spaces"),
     ],
 )
@@ -94,13 +93,6 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
     broken.write_text("server = 5\n")
     with pytest.raises(ConfigError, match="server: expected a table"):
         load_settings(broken, {})
-
-
-def test_other_addresses_need_a_token_or_a_written_none() -> None:
-    """Bound beyond loopback, the daemon wants auth.token or auth.mode = none."""
-    beyond = {"AVATAR_SERVER__HOST": "192.0.2.1"}
-    assert load_settings(None, beyond | {"AVATAR_AUTH__TOKEN": "abc"})[0].auth.token == "abc"
-    assert load_settings(None, beyond | {"AVATAR_AUTH__MODE": "none"})[0].auth.mode == "none"
 
 
 def test_the_state_directory_follows_setting_then_systemd_then_xdg(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The whole face at one moment: the cues' weights, the mood under them, idle life over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.expression.blending import compose, idle_amplitude
+from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.expression.idle import IdleLife
+from orchestrator.expression.mood import MoodLayer
+from pipeline.types import FaceControls, Mood
+
+
+class Performance:
+    """One character's way of showing emotions.
+
+    Args:
+        emotions: what they look like.
+        idle: blinks, glances, breath and sway.
+        gains: emotion label to factor on its controls.
+        rest: what brings the portrait's own face to a neutral one.
+    """
+
+    def __init__(
+        self,
+        emotions: EmotionTable,
+        idle: IdleLife,
+        gains: Mapping[str, float] | None = None,
+        rest: FaceControls | None = None,
+    ) -> None:
+        self._emotions = emotions
+        self._idle = idle
+        self._gains = dict(gains or {})
+        self._rest = rest
+        self._mood = MoodLayer()
+
+    def replace_emotions(self, emotions: EmotionTable) -> None:
+        """Use another table from now on."""
+        self._emotions = emotions
+
+    def cast(self, idle: IdleLife, gains: Mapping[str, float], rest: FaceControls | None) -> None:
+        """Play another character; the mood stays."""
+        self._idle, self._gains, self._rest = idle, dict(gains), rest
+
+    def controls(self, weights: Mapping[str, float], now_s: float) -> FaceControls:
+        """The face for these weights at this time.
+
+        Args:
+            weights: label to weight, `neutral` included.
+        """
+        mood = self._mood.sample(now_s)
+        idle = self._idle.sample(now_s, idle_amplitude(weights, self._emotions, mood))
+        return compose(
+            weights, self._emotions, gains=self._gains, idle=idle, mood=mood, rest=self._rest
+        )
+
+    def key_faces(self) -> list[tuple[FaceControls, dict[str, float]]]:
+        """Neutral and the peak of each emotion, without idle life, with their weights."""
+        faces = []
+        for label in self._emotions.labels:
+            weight = self._emotions[label].maximum if label != NEUTRAL else 0.0
+            weights = {NEUTRAL: 1.0 - weight} | ({label: weight} if weight else {})
+            face = compose(weights, self._emotions, gains=self._gains, rest=self._rest)
+            faces.append((face, weights))
+        return faces
+
+    # --- mood -----------------------------------------------------------------------------
+
+    def set_mood(self, mood: Mood, now_s: float) -> None:
+        """Let the mood go there."""
+        self._mood.set(mood.valence, mood.arousal, mood.decay_s, now_s)
+
+    def mood(self, now_s: float) -> tuple[float, float]:
+        """Valence and arousal now, each in [-1, 1]."""
+        return self._mood.values(now_s)
+
+    def mood_memory(self, now_s: float) -> dict[str, Any] | None:
+        """What survives a restart."""
+        return self._mood.memory(now_s)
+
+    def restore_mood(self, memory: object, now_s: float) -> None:
+        """Take up the mood of an earlier run.
+
+        Raises:
+            ValueError: it makes no sense.
+        """
+        self._mood.restore(memory, now_s)
