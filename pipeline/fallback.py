@@ -459,9 +459,8 @@ class FallbackLadder:
                 return
             if not rung.probing and rung.health.retry_due(now_s):
                 rung.probing = True
-                future = self._submit(rung, wanted, "probe")
+                future = self._submit(rung, wanted, f"probe of {rung.name}")
                 future.add_done_callback(partial(self._probed, rung))
-                return
 
     def _probed(self, rung: _Rung, future: asyncio.Future[_Drawn]) -> None:
         rung.probing = False
