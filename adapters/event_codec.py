@@ -1,0 +1,695 @@
+"""Messages of producers: JSON text in, values out, and answers back; no I/O (protocol section 1).
+
+The structs below are the contract. What they say about types and ranges checks every message,
+and the descriptions of the protocol are generated from them, so everything about one field is
+said in one place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.types import (
+    CharacterSwitch,
+    CharacterSwitched,
+    CueAccepted,
+    CueExpired,
+    CueFinished,
+    CuePeaked,
+    CueRejected,
+    CueStarted,
+    CueSuperseded,
+    EmotionEvent,
+    ErrorInfo,
+    Failure,
+    GetState,
+    Interrupt,
+    InterruptDone,
+    Mood,
+    MoodOk,
+    Policy,
+    StageMessage,
+    StageReply,
+    StateSnapshot,
+)
+
+# In the pattern, `(?![\s\S])` is the end of the text for Python and for JSON Schema alike,
+# where Python's `$` would let a final newline pass.
+_ID_PATTERN: Final = r"^[ -~]{1,64}(?![\s\S])"
+_ID = re.compile(_ID_PATTERN)
+
+_MAX_MIX: Final = 64  # more than there are labels and aliases for one face
+_MAX_DIGITS: Final = 309  # sys.float_info.max has 309 digits
+_TIME_DIGITS: Final = 3  # microseconds
+_SHOWN_CHARACTERS: Final = 40  # of a wrong value, in an error's sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A producer asks for a sign of life.
+
+    Attributes:
+        t: whatever it sent along, as JSON text.
+    """
+
+    t: bytes = b"null"
+
+
+ClientMessage = StageMessage | Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message of a producer.
+
+    Attributes:
+        message: what it asks for.
+        stage: the stage that it names; None for the connection's own.
+    """
+
+    message: ClientMessage
+    stage: str | None = None
+
+
+# --- what producers send ------------------------------------------------------------------
+
+EventId = Annotated[
+    str, Meta(pattern=_ID_PATTERN, description="a string of 1 to 64 printable ASCII characters")
+]
+StageName = Annotated[str, Meta(max_length=64, description="the name of a stage, a string")]
+Label = Annotated[str, Meta(max_length=128, description="the name of an emotion, a string")]
+Strength = Annotated[float, Meta(description="a number (outside 0 to 1 it is clamped)")]
+Mix = Annotated[
+    dict[Label, Strength],
+    Meta(max_length=_MAX_MIX, description=f"an object of at most {_MAX_MIX} labels with numbers"),
+]
+ShortTime = Annotated[
+    float, Meta(ge=0.0, le=60_000.0, description="a number from 0 to 60000 (milliseconds)")
+]
+HoldTime = Annotated[
+    Annotated[float, Meta(ge=0.0, le=3_600_000.0)] | None,
+    Meta(description="a number from 0 to 3600000 (milliseconds), or null to hold on"),
+]
+TimeToLive = Annotated[
+    Annotated[float, Meta(ge=1.0, le=3_600_000.0)] | None,
+    Meta(description="a number from 1 to 3600000 (milliseconds), or null for ever"),
+]
+MoodTime = Annotated[
+    float, Meta(ge=0.0, le=3_600_000.0, description="a number from 0 to 3600000 (milliseconds)")
+]
+PolicyName = Annotated[Policy, Meta(description=f"one of {', '.join(Policy)}")]
+Priority = Annotated[int, Meta(ge=0, le=9, description="a whole number from 0 to 9")]
+MoodValue = Annotated[float, Meta(ge=-1.0, le=1.0, description="a number from -1 to 1")]
+CharacterName = Annotated[
+    str, Meta(min_length=1, max_length=64, description="the name of a character, a string")
+]
+AnyJson = Annotated[Raw, Meta(description="any JSON value")]
+
+
+class _Message(Struct, frozen=True, kw_only=True, tag_field="type"):
+    stage: StageName | UnsetType = UNSET
+
+
+class EmotionMessage(_Message, frozen=True, kw_only=True, tag="emotion"):
+    """Show an emotion."""
+
+    id: EventId | UnsetType = UNSET
+    emotion: Label | UnsetType = UNSET
+    intensity: Strength = 1.0
+    mix: Mix = {}
+    attack_ms: ShortTime | UnsetType = UNSET
+    hold_ms: HoldTime | UnsetType = UNSET
+    decay_ms: ShortTime | UnsetType = UNSET
+    at_ms: ShortTime = 0.0
+    policy: PolicyName = Policy.REPLACE
+    priority: Priority = 5
+    ttl_ms: TimeToLive = None
+
+    def value(self) -> EmotionEvent:
+        """The event, with times in seconds.
+
+        Raises:
+            InvalidEventError: it asks for no emotion at all.
+        """
+        if self.emotion is UNSET and not self.mix:
+            raise InvalidEventError(
+                ErrorCode.INVALID_MESSAGE,
+                "`emotion` is required unless `mix` names one",
+                field="emotion",
+                event_id=_given(self.id),
+            )
+        hold_s = math.inf if self.hold_ms is None else _seconds(self.hold_ms)
+        return EmotionEvent(
+            id=_id_or_new(self.id),
+            emotion=_given(self.emotion),
+            intensity=self.intensity,
+            mix=self.mix,
+            attack_s=_seconds(self.attack_ms),
+            hold_s=hold_s,
+            decay_s=_seconds(self.decay_ms),
+            at_s=self.at_ms / 1000.0,
+            policy=self.policy,
+            priority=self.priority,
+            ttl_s=None if self.ttl_ms is None else self.ttl_ms / 1000.0,
+        )
+
+
+class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
+    """Fade out every cue and empty the queue."""
+
+    id: EventId | UnsetType = UNSET
+    fade_ms: ShortTime = 120.0
+
+    def value(self) -> Interrupt:
+        return Interrupt(_id_or_new(self.id), self.fade_ms / 1000.0)
+
+
+class MoodMessage(_Message, frozen=True, kw_only=True, tag="mood"):
+    """Set the slow layer under the cues."""
+
+    id: EventId | UnsetType = UNSET
+    valence: MoodValue = 0.0
+    arousal: MoodValue = 0.0
+    decay_ms: MoodTime = 60_000.0
+
+    def value(self) -> Mood:
+        return Mood(_given(self.id), self.valence, self.arousal, self.decay_ms / 1000.0)
+
+
+class CharacterMessage(_Message, frozen=True, kw_only=True, tag="character"):
+    """Switch the character."""
+
+    id: EventId | UnsetType = UNSET
+    character: CharacterName
+
+    def value(self) -> CharacterSwitch:
+        return CharacterSwitch(_id_or_new(self.id), self.character)
+
+
+class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
+    """Ask for the stage's snapshot."""
+
+    id: EventId | UnsetType = UNSET
+
+    def value(self) -> GetState:
+        return GetState(_given(self.id))
+
+
+class PingMessage(_Message, frozen=True, kw_only=True, tag="ping"):
+    """Ask for a sign of life."""
+
+    t: AnyJson = Raw(b"null")
+
+    def value(self) -> Ping:
+        return Ping(bytes(self.t))
+
+
+AnyMessage = (
+    EmotionMessage
+    | InterruptMessage
+    | MoodMessage
+    | CharacterMessage
+    | GetStateMessage
+    | PingMessage
+)
+
+_STRUCTS: Final[Mapping[str, type[_Message]]] = {
+    str(struct.__struct_config__.tag): struct
+    for struct in (
+        EmotionMessage,
+        InterruptMessage,
+        MoodMessage,
+        CharacterMessage,
+        GetStateMessage,
+        PingMessage,
+    )
+}
+SERVED_TYPES: Final = tuple(_STRUCTS)
+
+_TYPE_NAMES: Final[Mapping[type, str]] = {
+    EmotionEvent: "emotion",
+    Interrupt: "interrupt",
+    Mood: "mood",
+    CharacterSwitch: "character",
+    GetState: "get_state",
+    Ping: "ping",
+}
+
+
+def type_name(message: ClientMessage) -> str:
+    """The message's `type` on the wire."""
+    return _TYPE_NAMES[type(message)]
+
+
+# --- decoding -----------------------------------------------------------------------------
+
+
+class _OnlyId(Struct):
+    id: EventId | UnsetType = UNSET
+
+
+_decode_message = msgspec.json.Decoder(AnyMessage).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_id = msgspec.json.Decoder(_OnlyId).decode
+
+
+def decode(data: bytes | str) -> Incoming:
+    """Read one message.
+
+    Args:
+        data: JSON text, as UTF-8 where it is bytes.
+
+    Raises:
+        InvalidEventError: code `invalid_json`, `invalid_message` or `unknown_type`; its
+            sentence says what would be right, `field` is the offending field in full
+            (`intensity`, `mix.happy`) and `event_id` the message's id if it is usable.
+    """
+    text = _text(data)
+    try:
+        message = _decode_message(text)
+        _refuse_double_keys(text, message)
+    except msgspec.ValidationError as error:
+        raise _diagnosis(text, error) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise _not_json(text) from None
+    return Incoming(message.value(), _given(message.stage))
+
+
+def peek_id(data: bytes | str) -> str | None:
+    """The usable `id` of a message, which may otherwise be anything; None if it has none."""
+    try:
+        return _given(_decode_id(data).id)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _text(data: bytes | str) -> str:
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"the message is not UTF-8 text: byte {error.start} is wrong"
+        raise InvalidEventError(ErrorCode.INVALID_JSON, problem) from None
+
+
+def _refuse_double_keys(text: str, message: AnyMessage) -> None:
+    """JSON leaves open which of two equal keys counts (RFC 8259, section 4), so neither does.
+
+    A member takes one colon at least. With no more colons than there are different keys, no
+    key can be there twice, and the thorough look is not needed.
+    """
+    mix = message.mix if isinstance(message, EmotionMessage) else {}
+    if text.count(":") > len(_decode_members(text)) + len(mix):
+        _parse(text)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers a key that it was given twice."""
+
+    double: str | None = None
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
+        made = cls(pairs)
+        if len(made) < len(pairs):
+            keys = [key for key, _ in pairs]
+            made.double = next(key for key in keys if keys.count(key) > 1)
+        return made
+
+
+def _parse(text: str) -> Any:
+    """The message as plain values; the slow way, for messages that need a closer look.
+
+    Numbers too large for a float become infinite.
+
+    Raises:
+        InvalidEventError: it is no JSON, or a key is there twice.
+    """
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_Object.of, parse_int=_integer, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        raise _not_json(text) from None
+    if isinstance(value, _Object):
+        mix = value.get("mix")
+        for prefix, part in (("", value), ("mix.", mix)):
+            if isinstance(part, _Object) and part.double is not None:
+                field = f"{prefix}{_shortened(part.double)}"
+                raise _invalid(f"`{field}` is there twice; send it once", field, _id_of(value))
+    return value
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _not_json(text: str) -> InvalidEventError:
+    return InvalidEventError(
+        ErrorCode.INVALID_JSON, f"the message is not valid JSON: {_why_not_json(text)}"
+    )
+
+
+def _why_not_json(text: str) -> str:
+    try:
+        json.loads(text, parse_int=_integer, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        return f"{error.msg} at character {error.pos}"
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValueError as error:
+        return str(error)
+    return "a string in it is not valid Unicode, or it is nested too deeply"
+
+
+# --- what is wrong with a message ----------------------------------------------------------
+
+
+def _diagnosis(text: str, error: msgspec.ValidationError) -> InvalidEventError:
+    """Name the first wrong field of a message that does not fit, and what would be right."""
+    try:
+        value = _parse(text)
+    except InvalidEventError as found:
+        return found
+    if not isinstance(value, _Object):
+        return _invalid(f"a message is a JSON object, not {_shown(value)}", None, None)
+    event_id = _id_of(value)
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        right = f"`type` must be one of {', '.join(SERVED_TYPES)}"
+        return _invalid(right, "type", event_id)
+    if kind not in _STRUCTS:
+        return InvalidEventError(
+            ErrorCode.UNKNOWN_TYPE,
+            f"there is no message type {_shown(kind)} here; served are {', '.join(SERVED_TYPES)}",
+            field="type",
+            event_id=event_id,
+        )
+    return _wrong_field(value, _STRUCTS[kind], event_id) or _invalid(str(error), None, event_id)
+
+
+def _wrong_field(
+    value: _Object, struct: type[_Message], event_id: str | None
+) -> InvalidEventError | None:
+    hints = get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        expected = hints[field.name]
+        if field.name not in value:
+            if field.required:
+                problem = f"`{field.name}` is required: {_description(expected)}"
+                return _invalid(problem, field.name, event_id)
+        elif not _fits(value[field.name], expected):
+            return _mismatch(value[field.name], expected, field.name, event_id)
+    return None
+
+
+def _mismatch(
+    given: Any, expected: Any, name: str, event_id: str | None
+) -> InvalidEventError | None:
+    """The sentence for a field that does not fit; for `mix`, about the entry to blame."""
+    if expected is Mix and isinstance(given, dict) and len(given) <= _MAX_MIX:
+        for label, strength in given.items():
+            field = f"{name}.{_shortened(label)}"
+            if not _fits(label, Label):
+                return _invalid(f"`{field}` is too long for a label", field, event_id)
+            if not _fits(strength, Strength):
+                return _mismatch(strength, Strength, field, event_id)
+    problem = f"`{name}` must be {_description(expected)}, not {_shown(given)}"
+    return _invalid(problem, name, event_id)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    if expected is AnyJson:
+        return True
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if isinstance(value, dict):
+        for part in value.values():
+            if isinstance(part, float) and not math.isfinite(part):
+                return False
+    try:
+        msgspec.convert(value, expected)
+    except (msgspec.ValidationError, UnicodeError):
+        return False
+    return True
+
+
+def _description(expected: Any) -> str:
+    """What a field takes, in words: from its own annotation."""
+    for part in (expected, *getattr(expected, "__args__", ())):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, Meta) and meta.description:
+                return meta.description
+    raise AssertionError(f"a field without a description: {expected}")
+
+
+def _invalid(problem: str, field: str | None, event_id: str | None) -> InvalidEventError:
+    return InvalidEventError(ErrorCode.INVALID_MESSAGE, problem, field=field, event_id=event_id)
+
+
+def _id_of(value: Mapping[str, Any]) -> str | None:
+    given = value.get("id")
+    return given if isinstance(given, str) and _ID.search(given) else None
+
+
+def _shown(value: Any) -> str:
+    """A wrong value as short JSON."""
+    if isinstance(value, float) and math.isinf(value):
+        return "a number too large"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    return _shortened(json.dumps(value))
+
+
+def _shortened(text: str) -> str:
+    """Text that is safe to send back: short, and without half surrogate pairs."""
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return safe if len(safe) <= _SHOWN_CHARACTERS else f"{safe[:_SHOWN_CHARACTERS]}…"
+
+
+def _given(value: str | UnsetType) -> str | None:
+    return None if value is UNSET else value
+
+
+def _id_or_new(value: str | UnsetType) -> str:
+    return f"evt-{uuid.uuid4().hex}" if value is UNSET else value
+
+
+def _seconds(value_ms: float | UnsetType) -> float | None:
+    return None if value_ms is UNSET else value_ms / 1000.0
+
+
+# --- what producers are answered ------------------------------------------------------------
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """What is wrong, for programs (`code`, `field`, `suggestions`) and for people (`message`)."""
+
+    code: str
+    message: str
+    field: str | None = None
+    suggestions: list[str] = []
+
+
+class _Answer(Struct, frozen=True, kw_only=True, tag_field="type"):
+    id: str | None
+
+
+class EmotionAccepted(_Answer, frozen=True, kw_only=True, tag="emotion.accepted"):
+    """The event is on the timeline."""
+
+    used: str
+    intensity: float
+    mix: Mapping[str, float]
+    mapped_from: str | None
+    clamped: bool
+    duplicate: bool
+
+
+class _AtFrame(_Answer, frozen=True, kw_only=True):
+    seq: int
+    pts_ms: float
+
+
+class EmotionStarted(_AtFrame, frozen=True, kw_only=True, tag="emotion.started"):
+    """First published frame with at least 10 % of the change."""
+
+    latency_ms: float
+    no_change: bool | UnsetType = UNSET
+
+
+class EmotionPeaked(_AtFrame, frozen=True, kw_only=True, tag="emotion.peaked"):
+    """First published frame with at least 90 % of the change."""
+
+    latency_ms: float
+    no_change: bool | UnsetType = UNSET
+
+
+class EmotionFinished(_AtFrame, frozen=True, kw_only=True, tag="emotion.finished"):
+    """The cue has decayed."""
+
+
+class EmotionSuperseded(_AtFrame, frozen=True, kw_only=True, tag="emotion.superseded"):
+    """The cue was replaced or interrupted."""
+
+    by: str
+
+
+class EmotionExpired(_Answer, frozen=True, kw_only=True, tag="emotion.expired"):
+    """The cue's time to live ran out before it could start."""
+
+
+class EmotionRejected(_Answer, frozen=True, kw_only=True, tag="emotion.rejected"):
+    """The event was not accepted."""
+
+    error: ErrorBody
+
+
+class InterruptDoneAnswer(_AtFrame, frozen=True, kw_only=True, tag="interrupt.done"):
+    """The last interrupted cue has left the face."""
+
+    superseded: tuple[str, ...]
+    latency_ms: float
+
+
+class MoodOkAnswer(_Answer, frozen=True, kw_only=True, tag="mood.ok"):
+    """The mood was taken."""
+
+
+class CharacterSwitchedAnswer(_Answer, frozen=True, kw_only=True, tag="character.switched"):
+    """The new character is on."""
+
+    character: str
+    seq: int
+
+
+class ErrorAnswer(_Answer, frozen=True, kw_only=True, tag="error"):
+    """A message that belongs to no cue could not be taken."""
+
+    error: ErrorBody
+
+
+class Pong(Struct, frozen=True, tag_field="type", tag="pong"):
+    """The sign of life."""
+
+    t: Raw
+
+
+class HttpError(Struct, frozen=True):
+    """The body of every HTTP error."""
+
+    error: ErrorBody
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(reply: StageReply) -> bytes:
+    """One answer of a stage as JSON text."""
+    match reply:
+        case StateSnapshot():
+            head = {"type": "state_snapshot", "id": reply.id}
+            return _encode(head | dict(reply.body) | head)
+        case _:
+            return _encode(_answer(reply))
+
+
+def encode_hello(hello: Mapping[str, Any]) -> bytes:
+    """The greeting as JSON text."""
+    return _encode({"type": "hello"} | dict(hello))
+
+
+def encode_pong(ping: Ping) -> bytes:
+    """The answer to `ping` as JSON text, with the same `t` to the last digit."""
+    return _encode(Pong(Raw(ping.t)))
+
+
+def encode_error(error: ErrorInfo) -> bytes:
+    """The body of an HTTP error as JSON text."""
+    return _encode(HttpError(_body(error)))
+
+
+def failure(error: InvalidEventError) -> Failure:
+    """The answer to a message that could not be taken."""
+    return Failure(error.event_id, error_info(error))
+
+
+def error_info(error: InvalidEventError) -> ErrorInfo:
+    """The error as the value that answers carry."""
+    return ErrorInfo(error.code.value, error.message, error.field, error.suggestions)
+
+
+def _answer(reply: StageReply) -> _Answer:
+    match reply:
+        case CueAccepted():
+            return EmotionAccepted(
+                id=reply.id,
+                used=reply.used,
+                intensity=reply.intensity,
+                mix=reply.mix,
+                mapped_from=reply.mapped_from,
+                clamped=reply.clamped,
+                duplicate=reply.duplicate,
+            )
+        case CueStarted() | CuePeaked():
+            answer = EmotionStarted if isinstance(reply, CueStarted) else EmotionPeaked
+            return answer(
+                id=reply.id,
+                seq=reply.seq,
+                pts_ms=_milliseconds(reply.pts_s),
+                latency_ms=_milliseconds(reply.latency_s),
+                no_change=True if reply.no_change else UNSET,
+            )
+        case CueFinished():
+            return EmotionFinished(id=reply.id, seq=reply.seq, pts_ms=_milliseconds(reply.pts_s))
+        case CueSuperseded():
+            pts_ms = _milliseconds(reply.pts_s)
+            return EmotionSuperseded(id=reply.id, by=reply.by, seq=reply.seq, pts_ms=pts_ms)
+        case CueExpired():
+            return EmotionExpired(id=reply.id)
+        case CueRejected():
+            return EmotionRejected(id=reply.id, error=_body(reply.error))
+        case InterruptDone():
+            return InterruptDoneAnswer(
+                id=reply.id,
+                superseded=reply.superseded,
+                seq=reply.seq,
+                pts_ms=_milliseconds(reply.pts_s),
+                latency_ms=_milliseconds(reply.latency_s),
+            )
+        case MoodOk():
+            return MoodOkAnswer(id=reply.id)
+        case CharacterSwitched():
+            return CharacterSwitchedAnswer(id=reply.id, character=reply.character, seq=reply.seq)
+        case Failure():
+            return ErrorAnswer(id=reply.id, error=_body(reply.error))
+        case StateSnapshot():
+            raise AssertionError("a snapshot has no struct of its own")
+
+
+def _body(error: ErrorInfo) -> ErrorBody:
+    return ErrorBody(
+        code=error.code,
+        message=error.message,
+        field=error.field,
+        suggestions=list(error.suggestions),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000.0, _TIME_DIGITS)
