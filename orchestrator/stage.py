@@ -411,8 +411,10 @@ class Stage:
         self._published_at.append(published_s)
 
     def _measured_fps(self, now_s: float) -> float:
-        since_s = now_s - FPS_WINDOW_S
-        return sum(1 for at_s in self._published_at if at_s > since_s) / FPS_WINDOW_S
+        recent = [at_s for at_s in self._published_at if at_s > now_s - FPS_WINDOW_S]
+        if len(recent) < 2:
+            return 0.0
+        return (len(recent) - 1) / (recent[-1] - recent[0])
 
     # --- messages -------------------------------------------------------------------------
 

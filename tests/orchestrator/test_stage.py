@@ -1,0 +1,407 @@
+"""The stage in virtual time: honest receipts, paced frames, rest, character switches."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from orchestrator.characters import CharacterBook
+from orchestrator.expression.emotions import EmotionTable
+from orchestrator.settings import IdleSettings, StageSettings, default_config_dir
+from orchestrator.stage import Stage
+from pipeline.fallback import FallbackLadder
+from pipeline.ports import Metric
+from pipeline.types import (
+    CharacterSwitch,
+    EmotionEvent,
+    FrameInfo,
+    GetState,
+    ImageFormat,
+    Interrupt,
+    Mood,
+    Policy,
+    StageReply,
+)
+from tests.fakes.clock import VirtualClock
+from tests.fakes.ladder import FakeLadder
+from tests.fakes.metrics import RecordingMetrics
+
+CONFIG = default_config_dir()
+EMOTIONS = EmotionTable.load(CONFIG / "emotions.toml")
+PERIOD_S = 1 / 30
+
+
+class Answers:
+    """A `Reply` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.all: list[StageReply] = []
+
+    def __call__(self, reply: StageReply) -> None:
+        self.all.append(reply)
+
+    def kinds(self, id_: str | None = None) -> list[str]:
+        return [type(r).__name__ for r in self.all if id_ is None or r.id == id_]
+
+    def one(self, kind: str, id_: str | None = None) -> Any:
+        found = [r for r in self.all if type(r).__name__ == kind and id_ in (None, r.id)]
+        assert len(found) == 1, (kind, id_, self.all)
+        return found[0]
+
+
+class Viewer:
+    """A sink that keeps the frames' headers."""
+
+    kind = "websocket"
+    format = ImageFormat.JPEG
+
+    def __init__(self) -> None:
+        self.infos: list[FrameInfo] = []
+
+    def offer(self, info: FrameInfo, image: bytes) -> bool:
+        self.infos.append(info)
+        return True
+
+
+class Theatre:
+    """A stage with everything around it faked."""
+
+    def __init__(self, book: CharacterBook, idle: bool = False, render_s: float = 0.0) -> None:
+        self.clock = VirtualClock()
+        self.ladder = FakeLadder(self.clock, render_s)
+        self.metrics = RecordingMetrics()
+        self.files = ThreadPoolExecutor(1)
+        self.answers = Answers()
+        self.stage = Stage(
+            "main",
+            server="test/0",
+            settings=StageSettings(),
+            idle=IdleSettings(enabled=idle),
+            emotions=EMOTIONS,
+            characters=book,
+            ladder=cast(FallbackLadder, self.ladder),
+            files=self.files,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        self.viewer = Viewer()
+
+    def send(self, **fields: Any) -> None:
+        fields.setdefault("id", f"e{len(self.answers.all)}")
+        self.stage.submit(EmotionEvent(**fields), self.answers)
+
+    async def until(self, condition: Any, turns: int = 20_000) -> None:
+        for _ in range(turns):
+            if condition():
+                return
+            await asyncio.sleep(0)
+        raise AssertionError(f"never happened; answers: {self.answers.all}")
+
+    async def eventually(self, condition: Any) -> None:
+        """As `until`, for what a real thread brings about."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.001)
+
+    async def frames(self, count: int) -> None:
+        wanted = self.stage.seq + count
+        await self.until(lambda: self.stage.seq >= wanted)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> CharacterBook:
+    """The bundled character under two names."""
+    folder = tmp_path_factory.mktemp("characters")
+    astronaut = CONFIG / "characters" / "astronaut"
+    for name in ("first", "second"):
+        (folder / f"{name}.toml").write_text(
+            f'portrait = "{astronaut}/portrait.jpg"\nlandmarks = "{astronaut}/landmarks.json"\n'
+        )
+    return CharacterBook.load(folder, EMOTIONS.labels)
+
+
+@asynccontextmanager
+async def playing(book: CharacterBook, **options: Any) -> AsyncIterator[Theatre]:
+    """A running stage with one viewer."""
+    theatre = Theatre(book, **options)
+    await theatre.stage.introduce(book.get("first"))
+    theatre.stage.attach(theatre.viewer)
+    running = asyncio.create_task(theatre.stage.run())
+    try:
+        await theatre.frames(2)
+        yield theatre
+        assert not running.done(), running
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        theatre.files.shutdown()
+
+
+async def test_receipts_name_the_frames_that_show_the_change(book: CharacterBook) -> None:
+    """started and peaked carry the seq of the first frame at 10 % and 90 % of the change."""
+    async with playing(book) as theatre:
+        sent_s = theatre.clock.now()
+        theatre.send(id="a", emotion="joy", intensity=1.0, hold_s=0.5)
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds())
+        assert theatre.answers.kinds() == ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished"]
+        goal = EMOTIONS["happy"].maximum
+        shown = {info.seq: info.emotion["happy"] for info in theatre.viewer.infos}
+        for kind, change in (("CueStarted", 0.1), ("CuePeaked", 0.9)):
+            receipt = theatre.answers.one(kind)
+            assert shown[receipt.seq] >= change * goal
+            assert shown[receipt.seq - 1] < change * goal
+            info = next(i for i in theatre.viewer.infos if i.seq == receipt.seq)
+            assert info.event == "a"
+            assert receipt.pts_s == info.pts_s
+            published_s = info.pts_s + theatre.stage._started_s
+            assert receipt.latency_s == pytest.approx(published_s - sent_s, abs=2e-3)
+        finished = theatre.answers.one("CueFinished")
+        assert shown[finished.seq] == 0.0
+        assert shown[finished.seq - 1] > 0.0
+        assert theatre.metrics.values(Metric.STARTED_SECONDS, stage="main")
+        assert theatre.metrics.total(Metric.CUES_ENDED, stage="main", ending="finished") == 1
+
+
+async def test_latency_of_a_planned_cue_counts_from_its_start(book: CharacterBook) -> None:
+    """A cue with at_ms is not late because it was sent early."""
+    async with playing(book) as theatre:
+        theatre.send(id="later", emotion="happy", at_s=2.0)
+        await theatre.until(lambda: "CueStarted" in theatre.answers.kinds())
+        assert theatre.answers.one("CueStarted").latency_s < 0.15
+
+
+async def test_a_resent_event_happens_once(book: CharacterBook) -> None:
+    """Same id and body: accepted as duplicate, nothing else; other body: refused."""
+    async with playing(book) as theatre:
+        for _ in range(3):
+            theatre.send(id="a", emotion="happy", hold_s=0.1)
+        accepted = [r for r in theatre.answers.all if type(r).__name__ == "CueAccepted"]
+        assert [each.duplicate for each in accepted] == [False, True, True]
+        theatre.send(id="a", emotion="sad", hold_s=0.1)
+        assert theatre.answers.one("CueRejected").error.code == "id_reused"
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds())
+        await theatre.frames(5)
+        assert theatre.answers.kinds().count("CueStarted") == 1
+        assert theatre.answers.kinds().count("CueFinished") == 1
+
+
+async def test_receipts_follow_a_producer_that_lost_its_connection(book: CharacterBook) -> None:
+    """Whoever resends the event over a new connection gets the receipts that are still owed."""
+    async with playing(book) as theatre:
+        event = EmotionEvent(id="a", emotion="happy", hold_s=0.2)
+        lost, found = Answers(), Answers()
+        theatre.stage.submit(event, lost)
+        await theatre.until(lambda: "CuePeaked" in lost.kinds())
+        lost.closed = True
+        theatre.stage.submit(event, found)
+        await theatre.until(lambda: "CueFinished" in found.kinds())
+        assert found.kinds() == ["CueAccepted", "CueFinished"]
+        assert "CueFinished" not in lost.kinds()
+
+
+async def test_unknown_emotion_changes_nothing(book: CharacterBook) -> None:
+    """It is rejected with suggestions and the id stays free."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="hapy")
+        error = theatre.answers.one("CueRejected").error
+        assert error.code == "unknown_emotion"
+        assert "happy" in error.suggestions
+        await theatre.frames(10)
+        assert all(info.emotion["neutral"] == 1.0 for info in theatre.viewer.infos)
+        theatre.send(id="a", emotion="happy")
+        assert "CueAccepted" in theatre.answers.kinds("a")
+
+
+async def test_interrupt_is_done_when_the_face_is_at_rest(book: CharacterBook) -> None:
+    """interrupt.done names a neutral frame, at most one frame after the fade, and who it ended."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="angry", hold_s=60.0)
+        theatre.send(id="b", emotion="sad", policy=Policy.QUEUE)
+        await theatre.until(lambda: "CuePeaked" in theatre.answers.kinds())
+        theatre.stage.submit(Interrupt("stop", 0.12), theatre.answers)
+        await theatre.until(lambda: "InterruptDone" in theatre.answers.kinds())
+        done = theatre.answers.one("InterruptDone")
+        assert done.superseded == ("a", "b")
+        assert done.latency_s <= 0.12 + 2 * PERIOD_S
+        shown = {info.seq: info.emotion["neutral"] for info in theatre.viewer.infos}
+        assert shown[done.seq] == 1.0
+        assert shown[done.seq - 1] < 1.0
+        for cue in ("a", "b"):
+            assert theatre.answers.one("CueSuperseded", cue).by == "stop"
+
+
+async def test_a_degraded_frame_earns_no_receipt(book: CharacterBook) -> None:
+    """While another face is shown nothing counts as started; the ending still comes."""
+    async with playing(book) as theatre:
+        theatre.ladder.degraded = "fake: broken"
+        theatre.send(id="a", emotion="happy", hold_s=0.3)
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds())
+        assert theatre.answers.kinds() == ["CueAccepted", "CueFinished"]
+        assert theatre.viewer.infos[-1].degraded == "fake: broken"
+        assert theatre.viewer.infos[-1].event is None
+        theatre.ladder.degraded = None
+        theatre.send(id="b", emotion="happy", hold_s=0.3)
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds("b"))
+        assert "CueStarted" in theatre.answers.kinds("b")
+
+
+async def test_no_change_says_so(book: CharacterBook) -> None:
+    """Neutral on a neutral face starts and peaks with its first frame."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="neutral")
+        await theatre.until(lambda: "CuePeaked" in theatre.answers.kinds())
+        started, peaked = theatre.answers.one("CueStarted"), theatre.answers.one("CuePeaked")
+        assert started.no_change
+        assert peaked.no_change
+        assert started.seq == peaked.seq
+
+
+async def test_frames_are_published_on_their_deadlines(book: CharacterBook) -> None:
+    """With renders of changing length seq is gapless and pts stays on the grid of the clock."""
+    async with playing(book, render_s=0.02) as theatre:
+        await theatre.frames(60)
+        infos = theatre.viewer.infos[-60:]
+        assert [i.seq for i in infos] == list(range(infos[0].seq, infos[0].seq + 60))
+        steps = {round(b.pts_s - a.pts_s, 6) for a, b in pairwise(infos)}
+        assert steps == {round(PERIOD_S, 6)}
+        assert theatre.metrics.total(Metric.TICKS_SKIPPED, stage="main", reason="late") <= 2
+
+
+async def test_late_ticks_are_skipped_and_counted(book: CharacterBook) -> None:
+    """Renders of two periods give half the frames, none queued up."""
+    async with playing(book) as theatre:
+        theatre.ladder.render_s = 2.2 * PERIOD_S
+        await theatre.frames(5)
+        begun_s, seq = theatre.clock.now(), theatre.stage.seq
+        await theatre.frames(20)
+        per_frame_s = (theatre.clock.now() - begun_s) / (theatre.stage.seq - seq)
+        assert 2.2 * PERIOD_S - 1e-6 <= per_frame_s <= 3 * PERIOD_S
+        skipped = theatre.metrics.total(Metric.TICKS_SKIPPED, stage="main", reason="late")
+        assert skipped >= 20
+
+
+async def test_at_rest_it_does_not_render(book: CharacterBook) -> None:
+    """When nobody watches and nothing changes no picture is drawn, until an event comes."""
+    async with playing(book, idle=True) as theatre:
+        theatre.stage.detach(theatre.viewer)
+        await theatre.frames(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        drawn = theatre.ladder.pictures
+        await asyncio.sleep(0.05)
+        assert theatre.ladder.pictures == drawn
+        theatre.send(id="a", emotion="happy", hold_s=0.1)
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds())
+        assert theatre.ladder.pictures > drawn + 10
+
+
+async def test_whoever_asks_for_a_picture_counts_as_watching(book: CharacterBook) -> None:
+    """A snapshot of a stage at rest sets it going for a while."""
+    async with playing(book) as theatre:
+        theatre.stage.detach(theatre.viewer)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        seq = theatre.stage.seq
+        found = await theatre.stage.picture(ImageFormat.PNG)
+        assert found is not None
+        assert found[1] == b"png"
+        await theatre.until(lambda: theatre.stage.seq > seq + 30)
+
+
+async def test_the_old_face_stays_until_the_new_one_is_ready(book: CharacterBook) -> None:
+    """Frames go on during a switch; character.switched names the first frame of the new one."""
+    async with playing(book) as theatre:
+        theatre.ladder.gate = asyncio.Event()
+        theatre.stage.submit(CharacterSwitch("s", "second"), theatre.answers)
+        seq = theatre.stage.seq
+        await theatre.eventually(lambda: theatre.stage.seq >= seq + 30)
+        assert theatre.answers.all == []
+        assert theatre.stage.character_name == "first"
+        theatre.ladder.gate.set()
+        await theatre.eventually(lambda: theatre.answers.all)
+        switched = theatre.answers.one("CharacterSwitched")
+        assert switched.character == "second"
+        assert theatre.stage.character_name == "second"
+        assert theatre.stage.memory()["character"] == "second"
+
+
+async def test_a_switch_that_fails_keeps_the_old_face(book: CharacterBook) -> None:
+    """Unknown characters are refused at once, unshowable ones when that is found out."""
+    async with playing(book) as theatre:
+        theatre.stage.submit(CharacterSwitch("s", "secnd"), theatre.answers)
+        unknown = theatre.answers.one("Failure", "s").error
+        assert unknown.code == "unknown_character"
+        assert unknown.suggestions[0] == "second"
+        theatre.ladder.refuses = "no memory"
+        theatre.stage.submit(CharacterSwitch("t", "second"), theatre.answers)
+        await theatre.eventually(lambda: theatre.answers.kinds("t"))
+        assert "no memory" in theatre.answers.one("Failure", "t").error.message
+        assert theatre.stage.character_name == "first"
+
+
+async def test_key_faces_are_drawn_ahead(book: CharacterBook) -> None:
+    """Neutral comes first, then the peak of each emotion."""
+    async with playing(book) as theatre:
+        weights = [dict(weights) for _, weights in theatre.ladder.ahead]
+        assert weights[0] == {"neutral": 1.0}
+        peaks = {
+            label: w for each in weights[1:] for label, w in each.items() if label != "neutral"
+        }
+        assert peaks == {
+            label: EMOTIONS[label].maximum for label in EMOTIONS.labels if label != "neutral"
+        }
+
+
+async def test_the_snapshot_and_hello_tell_what_is_on(book: CharacterBook) -> None:
+    """GET /v1/state's body has every field of the protocol; hello describes the emotions."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="happy", hold_s=float("inf"))
+        theatre.send(id="b", emotion="sad", policy=Policy.QUEUE)
+        await theatre.until(lambda: "CuePeaked" in theatre.answers.kinds())
+        theatre.stage.submit(GetState("g"), theatre.answers)
+        body = theatre.answers.one("StateSnapshot").body
+        assert {"seq", "pts_ms", "character", "state", "weights", "controls", "cues", "queue",
+                "viewers", "renderer", "cache", "fps"} <= set(body)  # fmt: skip
+        assert [cue["id"] for cue in body["cues"]] == ["a"]
+        assert body["cues"][0]["remaining_ms"] is None
+        assert [cue["id"] for cue in body["queue"]] == ["b"]
+        assert body["controls"]["mouthSmileLeft"] > 0.3
+        assert body["viewers"] == {"websocket": 1}
+        assert body["fps"] == pytest.approx(30.0, abs=1.0)
+        hello = theatre.stage.hello()
+        assert hello["protocol"] == "1.0"
+        assert hello["emotions"]["surprised"]["attack_ms"] == 150
+        assert "joy" in hello["emotions"]["happy"]["aliases"]
+        assert len(hello["controls"]) == 52
+
+
+async def test_mood_is_taken_and_remembered(book: CharacterBook) -> None:
+    """A mood changes the face slightly and is in the memory of the next run."""
+    async with playing(book) as theatre:
+        theatre.stage.submit(Mood("m", 0.9, 0.2, 600.0), theatre.answers)
+        assert theatre.answers.kinds() == ["MoodOk"]
+        await theatre.frames(90)
+        assert theatre.stage.snapshot()["controls"]["mouthSmileLeft"] > 0.02
+        other = Theatre(book)
+        other.stage.remember(theatre.stage.memory())
+        other.clock.now_s += 5.0
+        assert other.stage.snapshot()["mood"]["valence"] == pytest.approx(0.9, abs=0.05)
+        other.files.shutdown()
+
+
+async def test_reload_uses_the_new_table(book: CharacterBook, tmp_path: Path) -> None:
+    """After a reload new aliases are understood; the running cue goes on."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="happy", hold_s=0.5)
+        text = (CONFIG / "emotions.toml").read_text().replace('"joy"', '"joy", "hurrah"')
+        (tmp_path / "emotions.toml").write_text(text)
+        theatre.stage.reload(EmotionTable.load(tmp_path / "emotions.toml"), book)
+        theatre.send(id="b", emotion="hurrah", policy=Policy.QUEUE)
+        assert theatre.answers.one("CueAccepted", "b").used == "happy"
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds("a"))
