@@ -132,13 +132,13 @@ class MoodLayer:
         """
         if not all(map(math.isfinite, (valence, arousal, decay_s))):
             raise ValueError("a mood needs finite numbers")
-        decay_s = max(decay_s, MIN_DECAY_S)
+        decay_s = max(float(decay_s), MIN_DECAY_S)
         self._valence = self._valence.turned(_clamped(valence), decay_s, now_s)
         self._arousal = self._arousal.turned(_clamped(arousal), decay_s, now_s)
 
     def values(self, now_s: float) -> tuple[float, float]:
         """Valence and arousal now, each in [-1, 1]."""
-        return self._valence.at(now_s)[0], self._arousal.at(now_s)[0]
+        return self._valence.at(now_s)[0] + 0.0, self._arousal.at(now_s)[0] + 0.0
 
     def sample(self, now_s: float) -> MoodOffsets:
         """What the mood adds to the face now."""
