@@ -72,7 +72,7 @@ def header(info: FrameInfo, fmt: ImageFormat, dropped: int) -> FrameHeader:
         emotion={label: round(weight, _WEIGHT_DIGITS) for label, weight in info.emotion.items()},
         event=info.event,
         cached=info.cached,
-        degraded=info.degraded,
+        degraded=None if info.degraded is None else _encodable(info.degraded),
         dropped=dropped,
     )
 
@@ -146,6 +146,11 @@ def _websocket_header(first: int, length: int) -> bytes:
     if length < 65_536:
         return struct.pack("!BBH", first, 126, length)
     return struct.pack("!BBQ", first, 127, length)
+
+
+def _encodable(reason: str) -> str:
+    """Reasons may quote file names, which may hold what is no UTF-8."""
+    return reason.encode("utf-8", "replace").decode()
 
 
 def _malformed(problem: str) -> InvalidEventError:
