@@ -207,11 +207,11 @@ class _Keys:
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
         value = self.table.get(key, default)
         if value is None:
-            raise self.wrong(key, f"is missing; expected a number in [{low:g}, {high:g}]")
+            raise self.wrong(key, f"is missing; expected a number in [{low:.9g}, {high:.9g}]")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, f"expected a number, got {value!r}")
         if not (math.isfinite(value) and low <= value <= high):
-            raise self.wrong(key, f"expected a number in [{low:g}, {high:g}], got {value!r}")
+            raise self.wrong(key, f"expected a number in [{low:.9g}, {high:.9g}], got {value!r}")
         return float(value)
 
 
