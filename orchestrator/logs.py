@@ -45,14 +45,12 @@ def logging_to(settings: LogSettings) -> Iterator[None]:
         if as_json
         else structlog.dev.ConsoleRenderer(colors=on_terminal)
     )
-    tail: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] * as_json
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=list(_SHARED),
+            foreign_pre_chain=[*_SHARED, structlog.processors.format_exc_info],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *tail,
                 renderer,
             ],
         )
@@ -65,7 +63,12 @@ def logging_to(settings: LogSettings) -> Iterator[None]:
     for ours in ("orchestrator", "pipeline", "adapters"):
         logging.getLogger(ours).setLevel(settings.level.upper())
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # The traceback is taken here: in the listener's thread there is none any more.
+        processors=[
+            *_SHARED,
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )

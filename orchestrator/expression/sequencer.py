@@ -15,7 +15,6 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -295,7 +294,7 @@ class Sequencer:
             id=event.id,
             used=used,
             intensity=min(1.0, max(0.0, first_amount)),
-            mix=MappingProxyType({k: v for k, v in shares.items() if k != used}),
+            mix={label: share for label, share in shares.items() if label != used},
             mapped_from=None if main.strip().lower() == used else main,
             clamped=clamped,
         )
