@@ -1,0 +1,305 @@
+"""Eyes: a ball with an iris that looks around, and two lids that close over it.
+
+An eye is drawn into the texture, where the face rests, before the whole face is warped: lids and
+gaze need no knowledge of expression or pose, and one resampling brings all of it to the frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.mesh import layers
+from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.arrays import blurred, f32, minus, sampled, sampled_field, smoothstep, u8
+from pipeline.mesh.fields import Grid, enlarged, inverted
+from pipeline.types import Float32Array, Image
+
+Mask = npt.NDArray[np.bool_]
+
+# Face units, measured on adult eyes (palpebral fissure about 30 x 10 mm, iris 11.7 mm, 63 mm = 1).
+_LASHES: Final = 0.030  # above the lid's edge: moves as one piece
+_LASH_OVERHANG: Final = 0.010  # the edge lies this far below the landmarks, lashes included
+_EDGE: Final = 0.014
+_LOWER_REACH: Final = 0.17
+_QUIET: Final = 0.012  # movement below which the photo itself shows through
+
+
+@dataclass(frozen=True, slots=True)
+class EyeState:
+    """How one eye is held.
+
+    Attributes:
+        upper: 0 as in the portrait, 1 closed, negative wider.
+        lower: share of the opening by which the lower lid is raised.
+        gaze: (x, y) of the iris against the portrait, in face units, image axes.
+    """
+
+    upper: float
+    lower: float
+    gaze: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eye:
+    """One eye of one portrait; arrays in pixels of the texture patch at `left`, `top`."""
+
+    left: int
+    top: int
+    photo: Image
+    ball: Image
+    iris: Image
+    upper: Image
+    lower: Image
+    grid: Grid
+    upper_travel: Float32Array
+    lower_travel: Float32Array
+    identity: Float32Array
+    opening: float
+    unit: float
+    lid_light: Float32Array
+
+    def draw(self, state: EyeState, texture: Image) -> None:
+        """Write the eye in `state` into the texture, over its own patch."""
+        h, w = self.photo.shape[:2]
+        target = texture[self.top : self.top + h, self.left : self.left + w]
+        moved = self.opening * (abs(state.upper) + abs(state.lower)) + abs(state.gaze[0])
+        moved += abs(state.gaze[1])
+        show = min(moved / _QUIET, 1.0)
+        if show <= 0.0:
+            target[:] = self.photo
+            return
+        drawn = self._drawn(state)
+        if show < 1.0:
+            drawn = cast(Image, cv2.addWeighted(drawn, show, self.photo, 1.0 - show, 0.0))
+        target[:] = drawn
+
+    def _drawn(self, state: EyeState) -> Image:
+        upper = self._lid(self.upper, self.upper_travel, state.upper * (1.0 - state.lower))
+        lower = self._lid(self.lower, self.lower_travel, state.lower)
+        upper_edge, lower_edge = layers.edge_of(upper), layers.edge_of(lower)
+        closing = float(np.clip(state.upper, 0.0, 1.0))
+        brightness = layers.look_up(_lid_shadow(closing), upper_edge)
+        view = layers.shaded(self._ball(state.gaze), brightness)
+        view = layers.over(layers.colour_of(lower), layers.look_up(_COVERAGE, lower_edge), view)
+        return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, upper_edge), view)
+
+    def _lid(self, sheet: Image, travel: Float32Array, amount: float) -> Image:
+        h, w = sheet.shape[:2]
+        backward = inverted(travel * np.float32(amount), self.grid.indices(), self.grid.stride)
+        places = minus(self.identity, enlarged(backward, w, h))
+        return sampled(sheet, places)
+
+    def _ball(self, gaze: tuple[float, float]) -> Image:
+        shift = f32([[1, 0, gaze[0] * self.unit], [0, 1, gaze[1] * self.unit]])
+        h, w = self.ball.shape[:2]
+        iris = cast(Image, cv2.warpAffine(self.iris, shift, (w, h), flags=cv2.INTER_LINEAR))
+        opacity = layers.edge_of(iris).astype(np.float32) * np.float32(1 / 255)
+        return layers.over(layers.colour_of(iris), opacity, self.ball)
+
+
+_COVERAGE: Final = layers.coverage_table(_EDGE)
+
+
+def _lid_shadow(closing: float) -> Float32Array:
+    """What the upper lid takes from the light on the ball; the portrait shows some already."""
+    return layers.shadow_table(0.035, 0.10 + 0.35 * closing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lids:
+    """The opening of one eye along its own axes: s from corner to corner, v across, in units."""
+
+    s: Float32Array
+    v: Float32Array
+    upper: Float32Array
+    lower: Float32Array
+    brow: float
+
+    @classmethod
+    def of(cls, face: Anatomy, first: int, at: Float32Array) -> _Lids:
+        p = face.to_face(face.points)
+        corners = p[first], p[first + 3]
+        middle, half = (corners[0] + corners[1]) / 2, (corners[1] - corners[0]) / 2
+        length = float(np.hypot(*half))
+        along = half / length
+        across = f32([-along[1], along[0]])
+
+        def local(points: Float32Array) -> tuple[Float32Array, Float32Array]:
+            d = points - middle
+            return (d @ along) / np.float32(length), d @ across
+
+        s, v = local(face.to_face(at))
+        brows = p[17:22] if first == 36 else p[22:27]
+        brow = float(local(brows[1:4])[1].mean())
+        upper = _lid_curve(*local(p[[first + 1, first + 2]]), s)
+        lower = _lid_curve(*local(p[[first + 5, first + 4]]), s)
+        return cls(s, v, np.minimum(upper, lower), lower, brow)
+
+
+def _lid_curve(s: Float32Array, v: Float32Array, at: Float32Array) -> Float32Array:
+    """The lid line through both corners and two landmarks: (1 - s^2)(a + b s), 0 outside."""
+    system = np.stack([1 - s**2, (1 - s**2) * s], axis=-1)
+    a, b = np.linalg.solve(system + 1e-6 * np.eye(2), v)
+    return f32(np.maximum(1 - at**2, 0.0) * (a + b * at))
+
+
+def prepare(face: Anatomy, texture: Image, side: int) -> Eye:
+    """Take one eye apart.
+
+    Args:
+        face: the face in pixels of the texture.
+        texture: (H, W, 3) uint8.
+        side: 0 for the eye at the image's left, 1 for the other.
+    """
+    first = 36 + 6 * side
+    grid = _patch(face, first, texture)
+    h, w = grid.height, grid.width
+    cut = np.ascontiguousarray(texture[grid.top : grid.top + h, grid.left : grid.left + w])
+    pixels = Grid(grid.left, grid.top, w, h, 1)
+    lids = _Lids.of(face, first, pixels.nodes())
+    edge = lids.upper + _LASH_OVERHANG * smoothstep(1 - lids.s**2, 0.0, 0.3)
+    beyond = 0.6 * np.maximum(np.abs(lids.s) - 1.0, 0.0)
+    upper = layers.with_edge(
+        _folded(cut, lids, face, edge, -1.0), (edge - lids.v + beyond).astype(np.float32)
+    )
+    lower = layers.with_edge(
+        _folded(cut, lids, face, lids.lower, 1.0),
+        (lids.v - lids.lower + beyond).astype(np.float32),
+    )
+    ball, iris = _ball_and_iris(cut, lids, face, side, pixels)
+    coarse = _Lids.of(face, first, grid.nodes())
+    down = _across(face, first)
+    upper_travel, lower_travel = _travels(coarse)
+    scale = np.float32(face.unit) * down
+    return Eye(
+        grid.left, grid.top, cut, ball, iris, upper, lower, grid,
+        (upper_travel[..., None] * scale).astype(np.float32),
+        (-lower_travel[..., None] * scale).astype(np.float32),
+        Grid(0, 0, w, h, 1).nodes(),
+        float((coarse.lower - coarse.upper).max()),
+        face.unit,
+        np.ones((h, w), np.float32),
+    )  # fmt: skip
+
+
+def _across(face: Anatomy, first: int) -> Float32Array:
+    """Unit vector in the image across the eye, from the upper to the lower lid."""
+    along = face.points[first + 3] - face.points[first]
+    along = along / np.hypot(*along)
+    return f32([-along[1], along[0]])
+
+
+def _patch(face: Anatomy, first: int, texture: Image) -> Grid:
+    """A rectangle of the texture round the eye, from the brow to below the lower lid."""
+    eye = face.points[first : first + 6]
+    brows = face.points[17:22] if first == 36 else face.points[22:27]
+    u = face.unit
+    height, width = texture.shape[:2]
+    stride = max(2, round(u / 50))
+    left = int(max(eye[:, 0].min() - 0.16 * u, 0))
+    right = int(min(eye[:, 0].max() + 0.16 * u, width - 1))
+    top = int(max(min(brows[1:4, 1].min(), eye[:, 1].min() - 0.15 * u), 0))
+    bottom = int(min(eye[:, 1].max() + 0.24 * u, height - 1))
+    return Grid(left, top, (right - left) // stride, (bottom - top) // stride, stride)
+
+
+def _travels(lids: _Lids) -> tuple[Float32Array, Float32Array]:
+    """How far each lid's skin goes when the eye shuts, face units: upper down, lower up."""
+    opening = np.maximum(lids.lower - lids.upper, 0.0)
+    opening = blurred(f32(opening), 1.0)
+    top = np.minimum(lids.brow * 0.8, lids.upper - 0.12)
+    start = lids.upper - _LASHES
+    t = np.clip((lids.v - top) / (start - top), 0.0, 1.0)
+    upper = opening * t**1.6
+    fall = np.clip((lids.v - lids.lower) / _LOWER_REACH, 0.0, 1.0)
+    lower = opening * (1 - fall) ** 2 * (1 + 2 * fall)
+    return upper.astype(np.float32), lower.astype(np.float32)
+
+
+def _folded(cut: Image, lids: _Lids, face: Anatomy, edge: Float32Array, side: float) -> Image:
+    """Skin of one lid with nothing of the eye beyond its edge: mirrored there instead.
+
+    Args:
+        side: -1 keeps what is above `edge`, 1 what is below.
+    """
+    excess = np.maximum((lids.v - edge) * -side, 0.0) * (np.abs(lids.s) < 1.05)
+    shift = (2 * excess * side * face.unit).astype(np.float32)
+    h, w = cut.shape[:2]
+    places = Grid(0, 0, w, h, 1).nodes()
+    places[..., 1] += shift
+    return sampled(cut, places)
+
+
+def _ball_and_iris(
+    cut: Image, lids: _Lids, face: Anatomy, side: int, pixels: Grid
+) -> tuple[Image, Image]:
+    """The white of the eye without its iris, and the whole iris with opacity in channel four."""
+    centre, radius = face.irises[side, :2], float(face.irises[side, 2])
+    delta = pixels.nodes() - centre
+    distance = np.hypot(delta[..., 0], delta[..., 1]) / radius
+    open_ = np.abs(lids.s) < 0.97
+    clear = open_ & (lids.v > lids.upper + 0.022) & (lids.v < lids.lower - 0.008)
+    white = _white(cut, clear & (distance > 1.12), lids, face.unit)
+    seen = open_ & (lids.v > lids.upper + 0.018) & (lids.v < lids.lower - 0.002)
+    iris = _whole_iris(cut, seen, delta, radius=radius, unit=face.unit)
+    opacity = 1.0 - smoothstep(distance, 0.96, 1.10)
+    return white, u8(np.dstack([iris, 255 * opacity]))
+
+
+def _white(cut: Image, clear: Mask, lids: _Lids, unit: float) -> Image:
+    """The visible white of the eye, spread to where iris and lids hide it."""
+    weight = clear.astype(np.float32)
+    if weight.sum() < 12:
+        bright = np.percentile(cut.reshape(-1, 3), 90, axis=0).astype(np.float32)
+        spread = np.broadcast_to(bright * f32([0.98, 0.95, 0.93]), cut.shape)
+    else:
+        fine = _spread(cut, weight, 0.03 * unit)
+        wide = _spread(cut, weight, 0.12 * unit)
+        trust = blurred(weight, 0.03 * unit)[..., None]
+        trust = np.clip(trust * 6, 0, 1)
+        spread = fine * trust + wide * (1 - trust)
+    # The ball turns away from the light towards both corners.
+    spread = spread * (1.0 - 0.10 * np.clip(np.abs(lids.s), 0, 1) ** 3)[..., None]
+    keep = blurred(weight, 0.008 * unit)[..., None]
+    keep = np.clip(keep * 2 - 1, 0, 1)
+    return u8(cut * keep + spread * (1 - keep))
+
+
+def _spread(cut: Image, weight: Float32Array, sigma: float) -> Float32Array:
+    """Weighted Gaussian average: colour where it is known carried to where it is not."""
+    total = blurred(weight, sigma)[..., None] + 1e-6
+    colour = blurred(f32(cut * weight[..., None]), sigma)
+    mean = (cut * weight[..., None]).sum(axis=(0, 1)) / weight.sum()
+    return f32((colour + 1e-4 * mean) / (total + 1e-4))
+
+
+def _whole_iris(
+    cut: Image, seen: Mask, delta: Float32Array, *, radius: float, unit: float
+) -> Image:
+    """The iris with the parts behind the lids filled in: mirrored, else by its mean ring colour."""
+    distance = np.hypot(delta[..., 0], delta[..., 1]) / radius
+    inside = distance < 1.12
+    known = (seen & inside).astype(np.float32)
+    rings = np.clip((distance * 12).astype(int), 0, 13)
+    colour = cut.astype(np.float32)
+    mean = np.zeros((14, 3), np.float32)
+    for ring in range(14):
+        chosen = (rings == ring) & (known > 0)
+        source = colour[chosen] if chosen.sum() >= 4 else colour[inside]
+        mean[ring] = np.median(source, axis=0)
+    ringed = blurred(mean[rings], max(0.06 * radius, 0.5))
+    h, w = cut.shape[:2]
+    places = Grid(0, 0, w, h, 1).nodes()
+    places[..., 1] -= 2 * delta[..., 1]
+    mirrored = sampled_field(colour, places)
+    soft = blurred(known, 0.008 * unit)
+    soft = f32(np.clip(soft * 2 - 1, 0, 1))
+    there = sampled_field(f32(soft), places)[..., None]
+    filled = mirrored * there + ringed * (1 - there)
+    whole = colour * soft[..., None] + filled * (1 - soft[..., None])
+    return u8(whole)

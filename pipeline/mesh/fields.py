@@ -1,0 +1,130 @@
+"""Displacement fields on a coarse grid: from moved spots to fields, forward to backward, to pixels.
+
+A field says for every grid node how far the skin that rests there has moved, in pixels. Fields add
+up linearly, so one frame is one matrix-vector product. `cv2.remap` wants the opposite (for every
+pixel of the frame, where its colour rests), which `inverted` finds by fixed-point iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.mesh.arrays import resized, sampled_field
+from pipeline.types import Float32Array
+
+_REACH: Final = 0.52
+"""Length scale of the interpolating kernel in face units: how far a moved spot drags its skin."""
+_SOFTNESS: Final = 2e-3
+"""Ridge of the interpolation: lets neighbouring spots disagree by a hair instead of rippling."""
+_INVERSION_STEPS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Nodes every `stride` pixels over a rectangle of the canvas.
+
+    Attributes:
+        left, top: canvas pixel of the rectangle's corner.
+        columns, rows: number of nodes.
+        stride: pixels between nodes; node i lies at pixel `left + i * stride + (stride - 1) / 2`,
+            so that `cv2.resize` by `stride` puts node values back in their places.
+    """
+
+    left: int
+    top: int
+    columns: int
+    rows: int
+    stride: int
+
+    @property
+    def width(self) -> int:
+        return self.columns * self.stride
+
+    @property
+    def height(self) -> int:
+        return self.rows * self.stride
+
+    def nodes(self) -> Float32Array:
+        """Canvas pixels of all nodes, (rows, columns, 2) float32."""
+        middle = (self.stride - 1) / 2
+        x = np.arange(self.columns, dtype=np.float32) * self.stride + self.left + middle
+        y = np.arange(self.rows, dtype=np.float32) * self.stride + self.top + middle
+        return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+    def indices(self) -> Float32Array:
+        """Column and row of all nodes, (rows, columns, 2) float32: an identity map."""
+        x = np.arange(self.columns, dtype=np.float32)
+        y = np.arange(self.rows, dtype=np.float32)
+        return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+    def part(self, left: float, top: float, right: float, bottom: float) -> Grid:
+        """The nodes of this grid that lie around a rectangle of the canvas, clipped to it."""
+        s = self.stride
+        c0 = int(np.clip((left - self.left) // s, 0, self.columns - 2))
+        r0 = int(np.clip((top - self.top) // s, 0, self.rows - 2))
+        c1 = int(np.clip(-((self.left - right) // s), c0 + 2, self.columns))
+        r1 = int(np.clip(-((self.top - bottom) // s), r0 + 2, self.rows))
+        return Grid(self.left + c0 * s, self.top + r0 * s, c1 - c0, r1 - r0, s)
+
+    def window(self, inner: Grid) -> tuple[slice, slice]:
+        """Rows and columns of `inner`, a part of this grid, as slices into this one's arrays."""
+        c = (inner.left - self.left) // self.stride
+        r = (inner.top - self.top) // self.stride
+        return slice(r, r + inner.rows), slice(c, c + inner.columns)
+
+
+def interpolator(spots: Float32Array, at: Float32Array) -> Float32Array:
+    """Weights that spread moves of spots over other places: (len(at), len(spots)) float32.
+
+    Gaussian-process interpolation with the Matérn-5/2 kernel (Rasmussen and Williams 2006,
+    eq. 4.17): exact at the spots, smooth between them, zero far from all of them.
+
+    Args:
+        spots: (n, 2) in face units.
+        at: (m, 2) in face units.
+    """
+    among = _matern(spots, spots)
+    among[np.diag_indices_from(among)] += _SOFTNESS
+    return np.linalg.solve(among, _matern(at, spots).T).T.astype(np.float32)
+
+
+def _matern(a: Float32Array, b: Float32Array) -> npt.NDArray[np.float64]:
+    difference = a[:, None, :].astype(np.float64) - b[None, :, :]
+    r = np.sqrt(5.0) / _REACH * np.sqrt((difference**2).sum(axis=-1))
+    return cast(npt.NDArray[np.float64], (1.0 + r + r * r / 3.0) * np.exp(-r))
+
+
+def inverted(forward: Float32Array, identity: Float32Array, stride: float) -> Float32Array:
+    """Where the colour at each node rests, relative to the node: (rows, columns, 2) float32.
+
+    Solves b(q) = forward(q - b(q)), by iteration: each step shrinks the error by the field's
+    steepness, and the fields are made so that this stays below one.
+
+    Args:
+        forward: (rows, columns, 2), displacement of resting skin in pixels.
+        identity: `Grid.indices` of its grid.
+        stride: pixels between nodes.
+    """
+    backward = forward
+    for _ in range(_INVERSION_STEPS):
+        places = cv2.addWeighted(backward, -1.0 / stride, identity, 1.0, 0.0)
+        backward = sampled_field(forward, cast(Float32Array, places))
+    return backward
+
+
+def enlarged(field: Float32Array, width: int, height: int) -> Float32Array:
+    """A field of nodes as a field of pixels, (height, width, 2) float32."""
+    return resized(field, width, height)
+
+
+def steepest_fold(forward: Float32Array, stride: float) -> float:
+    """Smallest Jacobian determinant of the moved grid; at or below 0 the skin folds over."""
+    dx = np.diff(forward, axis=1)[:-1] / stride
+    dy = np.diff(forward, axis=0)[:, :-1] / stride
+    determinant = (1 + dx[..., 0]) * (1 + dy[..., 1]) - dx[..., 1] * dy[..., 0]
+    return float(determinant.min())

@@ -1,0 +1,74 @@
+"""How far each influence reaches: soft masks that end before the background does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.arrays import smoothstep
+from pipeline.types import Float32Array
+
+# Face units beyond the outline of the face where an influence has faded to nothing.
+_EXPRESSION_REACH: Final = 0.34
+_POSE_REACH: Final = 0.72
+_BORDER: Final = 0.12
+
+
+def outline(face: Anatomy) -> Float32Array:
+    """The face from ear to ear over chin and forehead: (n, 2) float32 in face units."""
+    at = face.to_face(face.points)
+    jaw = at[:17]
+    left, right = jaw[0], jaw[16]
+    brow = min(at[17:27, 1].min(), -0.3)
+    top = brow - 0.52
+    t = np.linspace(0.0, np.pi, 13)[1:-1]
+    middle, half = (left[0] + right[0]) / 2, (right[0] - left[0]) / 2
+    base = (left[1] + right[1]) / 2
+    forehead = np.stack(
+        [middle + half * np.cos(t), base + (top - base) * np.sin(t) ** 0.8], axis=-1
+    )
+    return np.concatenate([jaw, forehead]).astype(np.float32)
+
+
+def distance_outside(polygon: Float32Array, at: Float32Array) -> Float32Array:
+    """Signed distance to a closed polygon, positive outside: at.shape[:-1] float32.
+
+    Args:
+        polygon: (n, 2).
+        at: (..., 2), in the same unit.
+    """
+    flat = at.reshape(-1, 2).astype(np.float64)
+    a = polygon.astype(np.float64)
+    b = np.roll(a, -1, axis=0)
+    best = np.full(len(flat), np.inf)
+    inside = np.zeros(len(flat), bool)
+    for p, q in zip(a, b, strict=True):
+        along = q - p
+        t = np.clip(((flat - p) @ along) / max(float(along @ along), 1e-12), 0.0, 1.0)
+        best = np.minimum(best, np.hypot(*(flat - p - t[:, None] * along).T))
+        crosses = (p[1] > flat[:, 1]) != (q[1] > flat[:, 1])
+        rise = along[1] if along[1] else 1e-12
+        inside ^= crosses & (flat[:, 0] < along[0] * (flat[:, 1] - p[1]) / rise + p[0])
+    return np.where(inside, -best, best).reshape(at.shape[:-1]).astype(np.float32)
+
+
+def border(nodes: Float32Array, width: int, height: int, unit: float) -> Float32Array:
+    """1 inside the canvas, falling to 0 at its edges, so that nothing is drawn in from beyond."""
+    edge = np.minimum.reduce(
+        [nodes[..., 0], nodes[..., 1], width - 1 - nodes[..., 0], height - 1 - nodes[..., 1]]
+    )
+    return smoothstep(edge, 0.0, _BORDER * unit).astype(np.float32)
+
+
+def expression(face: Anatomy, nodes: Float32Array) -> Float32Array:
+    """Where expressions move skin: the face and a margin of hair and neck."""
+    outside = distance_outside(outline(face), face.to_face(nodes))
+    return (1.0 - smoothstep(outside, 0.0, _EXPRESSION_REACH)).astype(np.float32)
+
+
+def pose(face: Anatomy, nodes: Float32Array) -> Float32Array:
+    """Where head turns move pixels: the face fully, hair and neck less and less."""
+    outside = distance_outside(outline(face), face.to_face(nodes))
+    return (1.0 - smoothstep(outside, -0.05, _POSE_REACH)).astype(np.float32)

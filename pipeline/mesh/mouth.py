@@ -1,0 +1,273 @@
+"""The inside of the mouth, and the two sheets of skin that end at the lips.
+
+The upper sheet ends at the upper lip. The lower one ends at the lower lip and at the jaw line,
+so that a dropping chin covers the neck. Between the lips lies a cavity with teeth and a tongue:
+upper teeth belong to the skull, lower teeth and tongue to the jaw. A portrait that shows its own
+teeth keeps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.mesh import layers
+from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.arrays import f32, sampled, smoothstep, u8
+from pipeline.mesh.fields import Grid
+from pipeline.mesh.masks import distance_outside
+from pipeline.types import Float32Array, Image
+
+Abscissae = npt.NDArray[np.float64]
+
+_LIP_EDGE: Final = 0.012
+_INTERIOR: Final = 0.012
+JAW_DROP: Final = 0.33
+JAW_SHIFT: Final = 0.09
+
+# Widths of the upper front teeth from the middle outwards as they appear from the front, and
+# their height, in face units (8.5, 6.5, 5.5, 4, 3 mm; 10 mm).
+_TEETH: Final = (0.0, 0.130, 0.228, 0.310, 0.372, 0.420)
+_TOOTH_HEIGHT: Final = 0.16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mouth:
+    """One mouth, taken apart; arrays in pixels of the texture patch at `left`, `top`.
+
+    Attributes:
+        upper, lower: sheets (h, w, 4).
+        cavity: (h, w, 3), what is behind everything.
+        upper_teeth, jaw: (h, w, 4), colour and opacity; skull-fixed and jaw-fixed.
+    """
+
+    left: int
+    top: int
+    upper: Image
+    lower: Image
+    cavity: Image
+    upper_teeth: Image
+    jaw: Image
+
+
+def lip_line(face: Anatomy, indices: tuple[int, ...], x: Float32Array) -> Float32Array:
+    """The lip edge through landmarks at face-unit abscissae: a shape-preserving cubic."""
+    p = face.to_face(face.points)[list(indices)].astype(np.float64)
+    order = np.argsort(p[:, 0])
+    return _monotone_cubic(p[order, 0], p[order, 1], x)
+
+
+UPPER_LIP: Final = (60, 61, 62, 63, 64)
+LOWER_LIP: Final = (60, 67, 66, 65, 64)
+
+
+def _monotone_cubic(xs: Abscissae, ys: Abscissae, x: Float32Array) -> Float32Array:
+    """Fritsch-Carlson interpolation (SIAM J. Numer. Anal. 17, 1980), constant outside."""
+    h = np.maximum(np.diff(xs), 1e-6)
+    slope = np.diff(ys) / h
+    inner = np.where(
+        slope[:-1] * slope[1:] > 0,
+        2 * slope[:-1] * slope[1:] / (slope[:-1] + slope[1:] + 1e-12),
+        0.0,
+    )
+    first, last = 1.5 * slope[0] - 0.5 * inner[0], 1.5 * slope[-1] - 0.5 * inner[-1]
+    tangent = np.concatenate([[first], inner, [last]])
+    at = np.clip(x, xs[0], xs[-1])
+    i = np.clip(np.searchsorted(xs, at, side="right") - 1, 0, len(h) - 1)
+    t = (at - xs[i]) / h[i]
+    value = (
+        (1 + 2 * t) * (1 - t) ** 2 * ys[i]
+        + t * (1 - t) ** 2 * h[i] * tangent[i]
+        + t * t * (3 - 2 * t) * ys[i + 1]
+        - t * t * (1 - t) * h[i] * tangent[i + 1]
+    )
+    return f32(value)
+
+
+def prepare(face: Anatomy, texture: Image, box: tuple[int, int, int, int]) -> Mouth:
+    """Take the mouth apart.
+
+    Args:
+        face: the face in pixels of the texture.
+        texture: (H, W, 3) uint8.
+        box: left, top, right, bottom of the patch in pixels of the texture.
+    """
+    left, top, right, bottom = box
+    cut = np.ascontiguousarray(texture[top:bottom, left:right])
+    h, w = cut.shape[:2]
+    at = face.to_face(Grid(left, top, w, h, 1).nodes())
+    upper_line = lip_line(face, UPPER_LIP, at[..., 0])
+    lower_line = np.maximum(lip_line(face, LOWER_LIP, at[..., 0]), upper_line)
+    hole = _hole(face)
+    skin = _lower_skin(face)
+    upper = layers.with_edge(_folded(cut, at, upper_line, face, -1.0), distance_outside(hole, at))
+    lower = layers.with_edge(_folded(cut, at, lower_line, face, 1.0), -distance_outside(skin, at))
+    light = _exposure(texture, face)
+    own = _own_interior(cut, at, face, upper_line, lower_line)
+    cavity = _cavity(at, face, light)
+    teeth = _upper_teeth(at, face, light) if own is None else own
+    return Mouth(left, top, upper, lower, cavity, teeth, _jaw(at, face, light))
+
+
+def _curve(face: Anatomy, indices: tuple[int, ...], backwards: bool) -> Float32Array:
+    p = face.to_face(face.points)
+    x = np.linspace(p[60, 0], p[64, 0], 33, dtype=np.float32)
+    line = np.stack([x, lip_line(face, indices, x)], axis=-1)
+    return line[::-1] if backwards else line
+
+
+def _hole(face: Anatomy) -> Float32Array:
+    """What the upper sheet leaves open: below the upper lip, between the corners."""
+    curve = _curve(face, UPPER_LIP, backwards=False)
+    below = float(curve[:, 1].max()) + 0.55
+    ends = f32([[curve[-1, 0] - 0.02, below], [curve[0, 0] + 0.02, below]])
+    return np.concatenate([curve, ends]).astype(np.float32)
+
+
+def _lower_skin(face: Anatomy) -> Float32Array:
+    """What the lower sheet covers: from the lower lip down to the jaw line."""
+    p = face.to_face(face.points)
+    curve = _curve(face, LOWER_LIP, backwards=False)
+    upper = _curve(face, UPPER_LIP, backwards=False)
+    curve[:, 1] = np.maximum(curve[:, 1], upper[:, 1])
+    jaw = _smooth_line(p[4:13])[::-1]
+    return np.concatenate([curve, jaw]).astype(np.float32)
+
+
+def _smooth_line(points: Float32Array) -> Float32Array:
+    """A Catmull-Rom curve through points, 8 pieces each."""
+    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    pieces = []
+    t = np.linspace(0, 1, 8, endpoint=False, dtype=np.float32)[:, None]
+    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
+        pieces.append(
+            0.5
+            * (
+                2 * b
+                + (c - a) * t
+                + (2 * a - 5 * b + 4 * c - d) * t**2
+                + (3 * b - a - 3 * c + d) * t**3
+            )
+        )
+    return np.concatenate([*pieces, points[-1:]]).astype(np.float32)
+
+
+def _folded(cut: Image, at: Float32Array, line: Float32Array, face: Anatomy, side: float) -> Image:
+    """Skin of one lip without what shows between the lips: mirrored there instead."""
+    p = face.to_face(face.points)
+    between = (at[..., 0] > p[60, 0] - 0.02) & (at[..., 0] < p[64, 0] + 0.02)
+    excess = np.maximum((at[..., 1] - line) * -side + 0.006, 0.0)
+    excess = excess * (between & (excess < 0.3))
+    shift = np.float32(2 * side * face.unit) * excess[..., None] * face.axes[1]
+    h, w = cut.shape[:2]
+    places = (Grid(0, 0, w, h, 1).nodes() + shift).astype(np.float32)
+    return sampled(cut, places)
+
+
+def _exposure(texture: Image, face: Anatomy) -> Float32Array:
+    """Light on the face, per channel, relative to a well-lit one: (3,) float32."""
+    spots = np.stack([face.soft["appleLeft"], face.soft["appleRight"], face.points[30]])
+    r = max(int(0.06 * face.unit), 1)
+    samples = []
+    for x, y in spots.astype(int):
+        part = texture[max(y - r, 0) : y + r, max(x - r, 0) : x + r].reshape(-1, 3)
+        samples.append(np.median(part, axis=0) if len(part) else f32([200, 160, 140]))
+    skin = np.mean(samples, axis=0)
+    level = float(np.clip(skin.mean() / 165.0, 0.45, 1.1))
+    tint = skin / max(float(skin.mean()), 1.0) / f32([1.24, 0.97, 0.79])
+    return f32(level * (0.7 + 0.3 * np.clip(tint, 0.7, 1.4)))
+
+
+def _middle(face: Anatomy, at: Float32Array) -> tuple[Float32Array, float]:
+    """Abscissa from the middle of the mouth, and the height at which the teeth meet."""
+    p = face.to_face(face.points)
+    centre = float((p[60, 0] + p[64, 0]) / 2)
+    return at[..., 0] - np.float32(centre), float(p[62, 1])
+
+
+def _cavity(at: Float32Array, face: Anatomy, light: Float32Array) -> Image:
+    x, line = _middle(face, at)
+    depth = np.exp(-((x / 0.34) ** 2) - ((at[..., 1] - line - 0.16) / 0.22) ** 2)
+    near, far = f32([74, 32, 30]), f32([26, 9, 9])
+    colour = near + (far - near) * np.clip(1.25 * depth, 0, 1)[..., None]
+    return u8(colour * light)
+
+
+def _upper_teeth(at: Float32Array, face: Anatomy, light: Float32Array) -> Image:
+    x, line = _middle(face, at)
+    bottom = line + 0.050 - 0.30 * x * x - 0.016 * _between_teeth(x) ** 2
+    return _teeth(x, at[..., 1] - bottom.astype(np.float32), light, 1.0)
+
+
+def _between_teeth(x: Float32Array) -> Float32Array:
+    """0 in the middle of each tooth, 1 at the gaps."""
+    across = np.abs(x)
+    out = np.ones_like(x)
+    for a, b in pairwise(_TEETH):
+        inside = (across >= a) & (across < b)
+        out = np.where(inside, np.abs(2 * (across - a) / (b - a) - 1), out)
+    return out.astype(np.float32)
+
+
+def _teeth(x: Float32Array, y: Float32Array, light: Float32Array, brightness: float) -> Image:
+    """Teeth whose biting edge lies at y = 0 and whose roots lie at negative y."""
+    gap = _between_teeth(x)
+    round_ = 1.0 - 0.20 * gap**4 - 0.35 * smoothstep(gap, 0.90, 1.0)
+    arch = 1.0 - 0.75 * smoothstep(np.abs(x), 0.10, 0.42)
+    height = 1.0 - 0.12 * smoothstep(-y, 0.06, 0.16) - 0.10 * smoothstep(y, -0.03, 0.0)
+    enamel = f32([226, 216, 200]) * (round_ * arch * height * brightness)[..., None]
+    gum = f32([150, 82, 80]) * (arch * brightness * 0.8)[..., None]
+    scallop = 0.02 * gap**2
+    gums = smoothstep(-y + scallop, _TOOTH_HEIGHT - 0.01, _TOOTH_HEIGHT + 0.01)[..., None]
+    colour = np.clip((enamel * (1 - gums) + gum * gums) * light, 0, 255)
+    opacity = (1 - smoothstep(y, -0.008, 0.006)) * (1 - smoothstep(np.abs(x), 0.39, 0.43))
+    return u8(np.dstack([colour, 255 * opacity]))
+
+
+def _jaw(at: Float32Array, face: Anatomy, light: Float32Array) -> Image:
+    """Tongue and lower teeth, where they lie while the jaw is shut."""
+    x, line = _middle(face, at)
+    y = at[..., 1] - line
+    mound = ((x / 0.24) ** 2 + ((y - 0.13) / 0.15) ** 2).astype(np.float32)
+    tongue = 1 - smoothstep(mound, 0.55, 1.05)
+    groove = 1 - 0.18 * np.exp(-((x / 0.02) ** 2))
+    flesh = f32([150, 74, 72]) * (groove * (0.55 + 0.3 * np.clip(1 - mound, 0, 1)))[..., None]
+    lower = -(y - 0.055 - 0.22 * x * x)
+    teeth = _teeth(
+        (x * 1.45).astype(np.float32), lower.astype(np.float32), np.ones(3, np.float32), 0.66
+    )
+    cover = teeth[..., 3:].astype(np.float32) / 255
+    colour = flesh * (1 - cover) + teeth[..., :3] * cover
+    opacity = np.maximum(tongue, cover[..., 0])
+    return u8(np.dstack([colour * light, 255 * opacity]))
+
+
+def _own_interior(
+    cut: Image,
+    at: Float32Array,
+    face: Anatomy,
+    upper_line: Float32Array,
+    lower_line: Float32Array,
+) -> Image | None:
+    """What the portrait itself shows between its lips, or None where they are closed."""
+    p = face.to_face(face.points)
+    height = float((lower_line - upper_line).max())
+    if height < 0.045:
+        return None
+    inside = np.minimum(at[..., 1] - upper_line, lower_line - at[..., 1])
+    inside = np.minimum(inside, np.minimum(at[..., 0] - p[60, 0], p[64, 0] - at[..., 0]))
+    opacity = smoothstep(inside, 0.0, _INTERIOR)
+    return u8(np.dstack([cut, 255 * opacity]))
+
+
+def opacity_of(layer: Image) -> Float32Array:
+    """Fourth channel of a warped layer of opacity, (h, w) float32 in [0, 1]."""
+    return cast(Float32Array, layers.edge_of(layer).astype(np.float32) * np.float32(1 / 255))
+
+
+COVERAGE: Final = layers.coverage_table(_LIP_EDGE)
+SHADOW: Final = layers.shadow_table(0.02, 0.40)
