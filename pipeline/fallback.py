@@ -482,7 +482,7 @@ class FallbackLadder:
         return self._mark_failed(rung, error)
 
     def _mark_failed(self, rung: _Rung, error: BaseException) -> str:
-        reason = f"{rung.name}: {_in_words(error)}"
+        reason = f"{rung.name}: {_in_words(error).removeprefix(f'{rung.name}: ')}"
         rung.health.failed(self._clock(), reason, lost=isinstance(error, DeviceLostError))
         return reason
 

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -195,9 +196,13 @@ class RenderWorker:
 
     def _serve(self, thread: _Thread) -> None:
         while (job := self._next(thread)) is not None:
-            job.carry_out()
+            deliver = job.carry_out()
+            with self._changed:
+                # Before its caller goes on, so that nobody finds a finished job still running.
+                thread.job = None
+            deliver()
             # What the job holds must not live on while this thread waits for the next.
-            del job
+            del job, deliver
         try:
             self._on_thread_end()
         except Exception:
@@ -211,7 +216,6 @@ class RenderWorker:
     def _next(self, thread: _Thread) -> _Job | None:
         """Wait for a job; None when the thread is to end."""
         with self._changed:
-            thread.job = None
             while not thread.abandoned:
                 while self._waiting:
                     _, job = self._waiting.popitem(last=False)
@@ -229,20 +233,19 @@ class _Job:
     work: Callable[[], Any]
     future: asyncio.Future[Any]
 
-    def carry_out(self) -> None:
+    def carry_out(self) -> Callable[[], None]:
+        """Do the work; what is returned hands over its outcome."""
         try:
-            outcome = self.work()
+            return partial(self._deliver, self.work(), None)
         except StopIteration as error:
             # A future cannot hold this one.
-            self._deliver(None, RuntimeError(f"the job raised {error!r}"))
+            return partial(self._deliver, None, RuntimeError(f"the job raised {error!r}"))
         except BaseException as error:
             # Also SystemExit and the like: a job must not end the thread.
-            self._deliver(None, error)
-        else:
-            self._deliver(outcome, None)
+            return partial(self._deliver, None, error)
 
     def _deliver(self, outcome: Any, error: BaseException | None) -> None:
-        _call_in(self.future.get_loop(), lambda: _settle(self.future, outcome, error))
+        _call_in(self.future.get_loop(), partial(_settle, self.future, outcome, error))
 
 
 class _Thread(threading.Thread):
