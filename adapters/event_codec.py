@@ -208,7 +208,7 @@ class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
 class PingMessage(_Message, frozen=True, kw_only=True, tag="ping"):
     """Ask for a sign of life."""
 
-    t: AnyJson = Raw(b"null")
+    t: AnyJson = msgspec.field(default_factory=lambda: Raw(b"null"))
 
     def value(self) -> Ping:
         return Ping(bytes(self.t))

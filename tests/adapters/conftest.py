@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 # asyncio and uvloop buffer writes differently, and viewers live off what is buffered.
-ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_media_bridge.py"}
+ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_media_bridge.py", "test_events_ws.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
