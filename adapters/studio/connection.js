@@ -4,7 +4,7 @@
  */
 
 const FIRST_DELAY_MS = 400;
-const MAX_DELAY_MS = 10_000;
+const MAX_DELAY_MS = 5_000;
 const HEARTBEAT_MS = 5_000;
 const SILENCE_MS = 8_000;
 
@@ -27,7 +27,7 @@ export function socketUrl(path, query = {}, base = document.baseURI) {
 }
 
 /**
- * Delay before the next attempt: doubles up to 10 s, and takes a random 50 to 100 % of that, so that
+ * Delay before the next attempt: doubles up to 5 s, and takes a random 50 to 100 % of that, so that
  * many pages do not come back in step.
  *
  * @param {number} failures attempts that have failed in a row, from 0
