@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +32,7 @@ MAX_FADE_MS: Final = 60_000.0
 MAX_HOLD_MS: Final = 3_600_000.0
 MAX_IDLE_FACTOR: Final = 4.0
 
-LABEL: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+LABEL: Final = re.compile(r"(?!.{33})[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 MAX_NAME_CHARS: Final = 64
 SUGGESTIONS: Final = (3, 5)
 
@@ -191,10 +190,10 @@ class _Keys:
     def wrong(self, key: str, problem: str) -> ConfigError:
         return ConfigError(f"{self.file}: {self.at}{key}", problem)
 
-    def allow(self, known: Iterable[str], what: str = "key") -> None:
+    def allow(self, known: Collection[str], what: str = "key") -> None:
         for key in self.table:
             if key not in known:
-                near = difflib.get_close_matches(key, list(known), n=3)
+                near = difflib.get_close_matches(key, known, n=3)
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
                 raise self.wrong(key, f"there is no such {what}{hint}")
 
@@ -210,14 +209,16 @@ class _Keys:
             raise self.wrong(key, f"is missing; expected a number in [{low:.9g}, {high:.9g}]")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, f"expected a number, got {value!r}")
-        if not (math.isfinite(value) and low <= value <= high):
+        if not low <= value <= high:
             raise self.wrong(key, f"expected a number in [{low:.9g}, {high:.9g}], got {value!r}")
         return float(value)
 
 
 def _emotion(tables: _Keys, label: str) -> Emotion:
     if not LABEL.fullmatch(label):
-        raise tables.wrong(label, "a label has lower-case letters, digits and '_', at most 32")
+        raise tables.wrong(
+            label, "a label has lower-case letters, digits and single '_', at most 32"
+        )
     keys = tables.sub(label)
     keys.allow(("aliases", "max", "attack_ms", "hold_ms", "decay_ms", "head", "idle", "controls"))
     maximum = keys.number("max", 0.0, 1.0)

@@ -124,7 +124,7 @@ class IdleLife:
         self._breath = on * breath
         self._breath_phases = [math.tau * self._draw(_Part.BREATH, 0, n) for n in (0, 1)]
         self._sway = {
-            axis: [(on * sway * size, hz, phase) for size, hz, phase in self._waves(row, limit)]
+            axis: self._waves(row, on * sway * limit) if on * sway else []
             for row, (axis, limit) in enumerate(SWAY_DEG.items())
         }
 
@@ -166,9 +166,10 @@ class IdleLife:
             return 0.0, 0.0
         k = math.floor(t_s / GAZE_INTERVAL_S)
         onset_s = k * GAZE_INTERVAL_S + GAZE_PART_S * self._draw(_Part.GAZE, k, 0)
-        moved = _smooth((t_s - onset_s) / SACCADE_S)
+        after = _smooth((t_s - onset_s) / SACCADE_S)
+        before = 1.0 - after
         (x0, y0), (x1, y1) = self._gaze_target(k - 1), self._gaze_target(k)
-        return self._gaze * (x0 + (x1 - x0) * moved), self._gaze * (y0 + (y1 - y0) * moved)
+        return self._gaze * (before * x0 + after * x1), self._gaze * (before * y0 + after * y1)
 
     def _gaze_target(self, k: int) -> tuple[float, float]:
         home, u, v = (self._draw(_Part.GAZE, k, n) for n in (1, 2, 3))
@@ -178,6 +179,8 @@ class IdleLife:
         return GAZE_X * (2 * u - 1), low + (high - low) * v
 
     def _breath_at(self, t_s: float) -> float:
+        if self._breath == 0.0:
+            return 0.0
         start, wander = self._breath_phases
         phase = math.tau * BREATH_HZ * t_s + start
         phase += BREATH_WANDER_RAD * math.sin(math.tau * BREATH_WANDER_HZ * t_s + wander)
@@ -196,9 +199,8 @@ class IdleLife:
         return [(limit * size / total, hz, phase) for size, hz, phase in waves]
 
     def _sway_at(self, axis: str, t_s: float) -> float:
-        return sum(
-            size * math.sin(math.tau * hz * t_s + phase) for size, hz, phase in self._sway[axis]
-        )
+        waves = self._sway[axis]
+        return math.fsum(size * math.sin(math.tau * hz * t_s + phase) for size, hz, phase in waves)
 
     def _draw(self, part: _Part, k: int, n: int) -> float:
         """A number in [0, 1) that depends on the seed and the three arguments alone.

@@ -250,6 +250,9 @@ def test_users_may_add_emotions_in_any_order(tmp_path: Path) -> None:
         (MINIMAL + EXTRA + "aliases = ['x']" + EXTRA.replace("wistful", "odd") + "aliases = ['X']",
          "odd.aliases", "already means 'wistful'"),
         (MINIMAL + EXTRA.replace("wistful", "Wistful"), "Wistful", "lower-case"),
+        (MINIMAL + EXTRA.replace("wistful", "far__off"), "far__off", "single '_'"),
+        (MINIMAL + EXTRA.replace("wistful", "a" * 33), "a" * 33, "at most 32"),
+        (MINIMAL.replace("max = 0.8", "max = 1" + "0" * 400, 1), "neutral.max", "in [0, 1]"),
         ("sad = 3\n" + MINIMAL.replace("[sad]", "[glum]"), "sad", "expected a table"),
     ],
 )  # fmt: skip
