@@ -20,6 +20,7 @@ UNSENT_BYTES: Final = 131_072  # two to four frames: enough that a fast link nev
 
 _INT_MAX: Final = 2**31 - 1
 _FLUSH_POLL_S: Final = 0.02
+_LONGEST_LAPSE_S: Final = 1.0
 _FRAMES_IN_DOUBT: Final = 3  # a receiver may owe us the window update for the last frame or two
 
 # struct tcp_info, include/uapi/linux/tcp.h: tcpi_bytes_acked is the u64 at offset 120,
@@ -81,10 +82,14 @@ class Uptake:
         self._window = _window(transport)
         self._buffered = transport.get_write_buffer_size()
         self._frames = 0
-        self._taken_at_s = now_s
+        self._looked_s = now_s
+        self._stalled_s = 0.0
 
     def stalled_s(self, frames: int, now_s: float) -> float:
         """How long the far end has taken nothing although there was something to take.
+
+        To be called about twice a second. Time in which nobody looked, because this process
+        was held up or the machine asleep, is no fault of the far end's and hardly counts.
 
         Args:
             frames: number of frames written to the connection so far.
@@ -100,11 +105,11 @@ class Uptake:
             taken = buffered == 0 or buffered < self._buffered
         in_doubt = buffered == 0 and frames - self._frames < _FRAMES_IN_DOUBT
         self._window, self._buffered = window, buffered
-        if taken or in_doubt:
-            self._taken_at_s = now_s
         if taken:
             self._frames = frames
-        return now_s - self._taken_at_s
+        lapse_s, self._looked_s = min(now_s - self._looked_s, _LONGEST_LAPSE_S), now_s
+        self._stalled_s = 0.0 if taken or in_doubt else self._stalled_s + lapse_s
+        return self._stalled_s
 
 
 def _window(transport: asyncio.BaseTransport) -> tuple[int, int] | None:

@@ -9,7 +9,8 @@ import pytest
 import uvloop
 
 # asyncio and uvloop buffer writes differently, and viewers live off what is buffered.
-ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_media_bridge.py", "test_events_ws.py"}
+ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_events_ws.py"}
+ON_UVLOOP = {"test_media_bridge.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -17,6 +18,9 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loops on which to run a test."""
-    if item.path.name in ON_BOTH_LOOPS:
-        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop}
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {}
+    if item.path.name not in ON_UVLOOP:
+        loops["asyncio"] = asyncio.new_event_loop
+    if item.path.name in ON_BOTH_LOOPS | ON_UVLOOP:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
@@ -20,7 +20,7 @@ from aiohttp import ClientSession, ClientTimeout, StreamReader, web
 from adapters.mjpeg import KIND, MjpegEndpoint
 from adapters.viewer import Audience
 from pipeline.ports import Metric
-from tests.fakes.frames import FakeDaemon, FakeStage
+from tests.fakes.frames import FakeDaemon, FakeStage, until
 from tests.fakes.metrics import RecordingMetrics
 
 FRAME = b"\xff\xd8" + bytes(40_000) + b"\xff\xd9"
@@ -77,13 +77,6 @@ def client() -> Iterator[socket.socket]:
     with socket.socket() as made:
         made.setblocking(False)
         yield made
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that happens soon."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition is the server's, not ours
-            await asyncio.sleep(0.005)
 
 
 async def part(body: StreamReader) -> tuple[dict[str, str], bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import ErrorCode, InvalidEventError
@@ -86,3 +87,10 @@ class FakeDaemon:
 
     def expressions(self) -> Sequence[str]:
         return ("neutral",)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that happens soon; fail if it does not."""
+    async with asyncio.timeout(10.0):
+        while not condition():  # noqa: ASYNC110 - the condition is the other side's, not ours
+            await asyncio.sleep(0.005)
