@@ -100,7 +100,7 @@ export function showFigures(root, { statistics, hello, degraded, skipped }) {
   put(
     "latency",
     latencyMs === null ? "–" : duration(latencyMs),
-    onScreenMs === null ? "click to see" : `seen in ${duration(onScreenMs)}`,
+    onScreenMs === null ? "event to frame" : `seen in ${duration(onScreenMs)}`,
   );
   put("dropped", String(statistics.dropped + skipped), skipped ? `${skipped} by this page` : "frames");
   const share = statistics.cachedShare();
