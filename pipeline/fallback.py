@@ -228,6 +228,7 @@ class FallbackLadder:
             if rung.health.lost:
                 continue
             try:
+                await self._host.prepare(rung.name, face.shown.portrait, self._show_turn)
                 return await self._host.finish(
                     partial(self._draw, rung.name, face), self._show_turn
                 )
@@ -262,9 +263,7 @@ class FallbackLadder:
         below = self._host.names[self._host.names.index(renderer) + 1 :]
         for name in below:
             try:
-                await self._host.finish(
-                    partial(self._host.prepare, name, portrait), self._show_turn
-                )
+                await self._host.prepare(name, portrait, self._show_turn)
             except RenderError as error:
                 self._take_note(name, error)
                 failures[name] = error

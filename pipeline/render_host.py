@@ -46,10 +46,14 @@ class RendererSource:
     Attributes:
         name: equal to the `name` of what `make` returns.
         make: called in the render thread, again after that thread had to be replaced.
+        prepares_aside: portraits may be prepared by another instance in another thread, so
+            that preparing does not hold up the frames on stage. For renderers whose prepared
+            portraits are plain data; not for those tied to a device's context.
     """
 
     name: str
     make: Callable[[], Renderer]
+    prepares_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,8 +72,8 @@ class Drawing:
 class RenderHost:
     """Renderers in order of preference, made, used and closed by one thread.
 
-    Renderers and their prepared portraits are shared by all stages. `load` and `draw` are for
-    jobs, which run in the thread; everything else belongs to the event loop's thread.
+    Renderers and their prepared portraits are shared by all stages. `draw` is for jobs of
+    `worker`, which run in its thread; everything else belongs to the event loop's thread.
 
     Args:
         sources: wanted first; not empty.
@@ -108,6 +112,7 @@ class RenderHost:
         # Each thread has the renderers that it made, and closes them when it ends.
         self._mine = _Mine()
         self.worker = RenderWorker("render", on_thread_end=self._close_mine, clock=clock)
+        self._aside = RenderWorker("prepare", on_thread_end=self._close_mine, clock=clock)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,13 +130,30 @@ class RenderHost:
         else:
             self._on_stage[owner] = portrait.key
 
+    async def prepare(self, name: str, portrait: Portrait, owner: Hashable) -> None:
+        """Have the renderer loaded and the portrait prepared, as far as that is not done yet.
+
+        Raises:
+            RenderError: it could not be done.
+        """
+        aside = self._sources[name].prepares_aside
+        if not aside or await self.finish(partial(self._has, name, portrait), owner):
+            await self.finish(partial(self._prepare, name, portrait), owner)
+            return
+        job = partial(self._prepare_aside, name, portrait)
+        prepared = await self._finish(self._aside, job, owner)
+        await self.finish(partial(self._take_in, name, portrait, prepared), owner)
+
     async def finish(self, job: Callable[[], T], owner: Hashable) -> T:
         """Carry out a job that may take its time, and replace the thread if it gets stuck.
 
         Raises:
             RenderError: the job raised it, was dropped, or hung (`JobDroppedError`).
         """
-        future = self.worker.submit(job, owner)
+        return await self._finish(self.worker, job, owner)
+
+    async def _finish(self, worker: RenderWorker, job: Callable[[], T], owner: Hashable) -> T:
+        future = worker.submit(job, owner)
         try:
             while not (await asyncio.wait((future,), timeout=_LOOK_S))[0]:
                 self.rescue()
@@ -165,8 +187,7 @@ class RenderHost:
         errors = []
         for name in self.names:
             try:
-                # Two jobs, so that a stage's frame can be drawn between them.
-                await self.finish(partial(self.prepare, name, portrait), "once")
+                await self.prepare(name, portrait, "once")
                 return await self.finish(
                     partial(self.draw, name, portrait, controls, size_px), "once"
                 )
@@ -176,13 +197,14 @@ class RenderHost:
         raise errors[0]
 
     def rescue(self) -> None:
-        """Replace the render thread if its job has exceeded its limit."""
-        if not self.worker.overdue:
-            return
-        if self.worker.abandon():
-            log.error("render_thread_replaced")
-        else:
-            self.report_lost("too many renders hang")
+        """Replace a thread whose job has exceeded its limit."""
+        for worker in (self.worker, self._aside):
+            if not worker.overdue:
+                continue
+            if worker.abandon():
+                log.error("stuck_thread_replaced", worker=worker.name)
+            else:
+                self.report_lost("too many renders hang")
 
     def note(self, error: BaseException) -> None:
         """If the device is lost, tell the application."""
@@ -202,17 +224,10 @@ class RenderHost:
         Returns:
             False if it is still at work after `deadline_s`.
         """
-        return await self.worker.close(deadline_s)
+        ended = await asyncio.gather(self.worker.close(deadline_s), self._aside.close(deadline_s))
+        return all(ended)
 
-    # --- in the thread --------------------------------------------------------------------
-
-    def prepare(self, name: str, portrait: Portrait) -> None:
-        """Load the renderer and prepare the portrait, as far as that is not done yet.
-
-        Raises:
-            RenderError: it could not be done.
-        """
-        self._prepared(self._loaded(name), portrait)
+    # --- in the threads -------------------------------------------------------------------
 
     def draw(
         self, name: str, portrait: Portrait, controls: FaceControls, size_px: tuple[int, int]
@@ -231,14 +246,30 @@ class RenderHost:
         self._metrics.observe(Metric.RENDER_SECONDS, render_s, renderer=name)
         return Drawing(_checked(image, size_px), render_s)
 
+    def _prepare(self, name: str, portrait: Portrait) -> PreparedPortrait:
+        return self._prepared(self._loaded(name), portrait)
+
+    def _prepare_aside(self, name: str, portrait: Portrait) -> PreparedPortrait:
+        """The other thread's instance does the work and keeps nothing."""
+        renderer = self._loaded(name).renderer
+        self.worker.allow(self._prepare_limit_s)
+        return _guarded(lambda: renderer.prepare(portrait))
+
+    def _has(self, name: str, portrait: Portrait) -> bool:
+        return portrait.key in self._loaded(name).prepared
+
+    def _take_in(self, name: str, portrait: Portrait, prepared: PreparedPortrait) -> None:
+        self._keep(self._loaded(name), portrait, prepared)
+
     def _loaded(self, name: str) -> _Loaded:
         loaded = self._mine.renderers.get(name)
         if loaded is None:
             self.worker.allow(self._load_limit_s)
             renderer = _guarded(self._sources[name].make)
             loaded = self._mine.renderers[name] = _Loaded(renderer)
+            if name not in self._devices:
+                log.info("renderer_loaded", renderer=name, device=renderer.device)
             self._devices[name] = renderer.device
-            log.info("renderer_loaded", renderer=name, device=renderer.device)
         return loaded
 
     def _prepared(self, loaded: _Loaded, portrait: Portrait) -> PreparedPortrait:
@@ -246,12 +277,13 @@ class RenderHost:
         if prepared is None:
             self.worker.allow(self._prepare_limit_s)
             prepared = _guarded(lambda: loaded.renderer.prepare(portrait))
-            loaded.prepared[portrait.key] = prepared
-            self._forget_spare(loaded)
+            self._keep(loaded, portrait, prepared)
         loaded.prepared.move_to_end(portrait.key)
         return prepared
 
-    def _forget_spare(self, loaded: _Loaded) -> None:
+    def _keep(self, loaded: _Loaded, portrait: Portrait, prepared: PreparedPortrait) -> None:
+        """Those on stage stay prepared; of the others, the few used last."""
+        loaded.prepared[portrait.key] = prepared
         on_stage = set(self._on_stage.copy().values())
         spare = [key for key in loaded.prepared if key not in on_stage]
         for key in spare[: max(0, len(spare) - SPARE_PORTRAITS)]:

@@ -52,7 +52,7 @@ class RenderWorker:
         max_waiting: int = MAX_WAITING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
+        self.name = name
         self._on_thread_end = on_thread_end
         self._max_abandoned = max_abandoned
         self._max_waiting = max_waiting
@@ -191,7 +191,7 @@ class RenderWorker:
     # --- in the thread --------------------------------------------------------------------
 
     def _start_thread(self) -> None:
-        self._thread = _Thread(self._serve, f"{self._name}-{next(self._numbers)}")
+        self._thread = _Thread(self._serve, f"{self.name}-{next(self._numbers)}")
         self._thread.start()
 
     def _serve(self, thread: _Thread) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-WORKERS = ("render-", "encode-", "test-worker-")
+WORKERS = ("render-", "prepare-", "encode-", "test-worker-")
 
 
 @pytest.fixture(autouse=True)

@@ -32,14 +32,14 @@ NEUTRAL = FaceControls()
 class House:
     """A host with renderers that the test can give orders to."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, aside: bool = False) -> None:
         self.metrics = RecordingMetrics()
         self.clock = VirtualClock()
         self.made: list[FakeRenderer] = []
         self.before_making: Callable[[FakeRenderer], None] = lambda renderer: None
         self.lost: list[str] = []
         self.host = RenderHost(
-            [RendererSource(name, partial(self.make, name)) for name in names],
+            [RendererSource(name, partial(self.make, name), aside) for name in names],
             metrics=self.metrics,
             on_device_lost=self.lost.append,
             clock=self.clock.now,
@@ -249,6 +249,77 @@ async def test_closing_waits_for_the_frame_in_the_making() -> None:
     assert await closing
     assert (await drawing).image.any()
     assert house.made[0].closed == 1
+
+
+# --- preparing aside ----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def aside() -> AsyncIterator[House]:
+    """A house whose renderer prepares portraits in a second thread."""
+    house = House("mesh", aside=True)
+    yield house
+    await house.host.close(5.0)
+
+
+async def test_frames_are_drawn_while_another_portrait_is_prepared(aside: House) -> None:
+    """Where a renderer allows it, preparing does not hold up the frames on stage."""
+    await aside.host.prepare("mesh", fake_portrait("star"), "test")
+    gate = Gate()
+    for renderer in aside.made:
+        renderer.on_prepare = gate
+    preparing = asyncio.create_task(aside.host.prepare("mesh", fake_portrait("next"), "switch"))
+    await until(gate.entered.is_set)
+    assert (await aside.draw(fake_portrait("star"))).image.any()
+    assert not preparing.done()
+    gate.open()
+    await preparing
+    assert (await aside.draw(fake_portrait("next"))).image.any()
+    assert [renderer.prepared for renderer in aside.made] == [[], ["key-of-star", "key-of-next"]]
+
+
+async def test_each_thread_has_its_own_instance(aside: House) -> None:
+    """The one that prepares aside is another, closed by its own thread."""
+    await aside.host.prepare("mesh", fake_portrait(), "test")
+    await aside.draw(fake_portrait())
+    drawing, preparing = aside.made
+    assert drawing.threads.isdisjoint(preparing.threads)
+    assert await aside.host.close(5.0)
+    assert (drawing.closed, preparing.closed) == (1, 1)
+    assert len(drawing.threads) == len(preparing.threads) == 1
+
+
+async def test_what_is_prepared_is_not_prepared_again_aside(aside: House) -> None:
+    """Coming back to a portrait costs nothing."""
+    for _ in range(3):
+        await aside.host.prepare("mesh", fake_portrait(), "test")
+    assert aside.made[1].prepared == ["key-of-ada"]
+
+
+async def test_failing_aside_is_a_render_error(aside: House) -> None:
+    """It reaches the caller like any other."""
+    await aside.host.prepare("mesh", fake_portrait(), "test")
+    aside.made[1].prepare_error = ValueError("no mouth")
+    with pytest.raises(RenderError, match="no mouth"):
+        await aside.host.prepare("mesh", fake_portrait("bob"), "test")
+
+
+async def test_a_hang_aside_leaves_the_frames_alone(aside: House) -> None:
+    """The stuck thread is replaced; the render thread and its renderer stay."""
+    await aside.host.prepare("mesh", fake_portrait("star"), "test")
+    gate = Gate()
+    aside.made[1].on_prepare = gate
+    preparing = asyncio.create_task(aside.host.prepare("mesh", fake_portrait("next"), "switch"))
+    await until(gate.entered.is_set)
+    aside.clock.now_s += 61.0
+    aside.host.rescue()
+    with pytest.raises(JobDroppedError):
+        await preparing
+    await aside.host.prepare("mesh", fake_portrait("next"), "switch")
+    await aside.draw(fake_portrait("star"))
+    assert len(aside.made) == 3
+    gate.open()
+    await until(lambda: aside.made[1].closed == 1)
 
 
 # --- pictures that belong to no stage -----------------------------------------------------
