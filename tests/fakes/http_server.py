@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from adapters.events_ws import EventsEndpoint
 from adapters.http_api import STUDIO_DIR, build_application, serve
 from adapters.metrics import PrometheusMetrics
 from tests.fakes.stage import FakeDaemon
+
+# Loading the system's certificates anew for each client takes longer than most tests.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass
@@ -78,7 +82,8 @@ async def served(
     )
     server = await serve(application, "127.0.0.1", 0, shutdown_s=0.5)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+        address = f"http://127.0.0.1:{server.port}"
+        async with httpx.AsyncClient(base_url=address, verify=NO_TLS, trust_env=False) as http:
             running = Served(daemon, metrics, events, server.port, http)
             try:
                 yield running
