@@ -10,35 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 import structlog
 
-from pipeline.errors import (
-    BadFrameError,
-    DeviceLostError,
-    DropReason,
-    JobDroppedError,
-    OutOfMemoryError,
-    RenderError,
-)
-from pipeline.frame_cache import (
-    CachedFrame,
-    CacheStats,
-    FrameCache,
-    FrameFamily,
-    FrameKey,
-    face_code,
-    face_of,
-)
-from pipeline.health import RendererHealth
-from pipeline.picture import FormatEncoder, Picture, timed_encode
+from pipeline.errors import DeviceLostError, RenderError
+from pipeline.frame_cache import CachedFrame, CacheStats, FrameCache, FrameKey, face_code
+from pipeline.frame_maker import FrameMaker, MadeFrame, WantedFace
+from pipeline.health import RendererHealth, kind_of, reason_for, was_crowded_out
+from pipeline.introduction import Introducer
+from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric, Metrics
 from pipeline.render_host import RenderHost
-from pipeline.types import FaceControls, Image, ImageFormat, Portrait
+from pipeline.types import FaceControls, Image, Portrait
 
 __all__ = ["FallbackLadder", "Picture"]
 
@@ -49,41 +36,23 @@ NEUTRAL: Final = "neutral"
 PORTRAIT: Final = "portrait"
 # A frame this many deadlines old is not worth waiting for: its renderer has failed.
 _PATIENCE: Final = 2.0
-_REASON_CHARACTERS: Final = 160
 _NEUTRAL_WEIGHTS: Final = MappingProxyType({"neutral": 1.0})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shown:
-    """The portrait on stage and what is kept for it outside the cache."""
+    """The portrait on stage and what is kept for it outside the cache.
+
+    Attributes:
+        still: the portrait as it is, a JPEG.
+        neutral: None where no renderer has drawn it yet.
+        pins: in whose name its frames are pinned.
+    """
 
     portrait: Portrait
     still: bytes
+    neutral: tuple[FrameKey, CachedFrame] | None
     pins: Hashable
-    neutral: _Drawn | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """A face that is asked for."""
-
-    shown: _Shown
-    code: bytes
-    weights: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """A frame fresh from a renderer; its JPEG is in the cache.
-
-    Attributes:
-        image: (height, width, 3) uint8 RGB; None where it is no longer kept.
-    """
-
-    key: FrameKey
-    frame: CachedFrame
-    image: Image | None
-    render_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +96,10 @@ class FallbackLadder:
         self._stage = stage
         self._size_px = size_px
         self._quality = quality
+        self._maker = FrameMaker(
+            host, cache, stage=stage, size_px=size_px, quality=quality, metrics=metrics
+        )
+        self._introducer = Introducer(host, cache, self._maker, self._take_note)
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._clock = clock
@@ -134,7 +107,7 @@ class FallbackLadder:
         self._rung = self._rungs[0].name
         self._problem: str | None = None
         self._shown: _Shown | None = None
-        self._wanted: _Wanted | None = None
+        self._wanted: WantedFace | None = None
         self._showing = asyncio.Lock()
         # The job that kept the last picture waiting in vain. Until it is over, waiting again
         # would only slow the stream down.
@@ -205,81 +178,25 @@ class FallbackLadder:
         accept_still: bool,
     ) -> None:
         still = await self._encoder.still(portrait, self._size_px, self._quality)
-        shown = _Shown(portrait, still, pins)
-        faces = [_Wanted(shown, face_code(controls), weights) for controls, weights in ahead]
-        failures: dict[str, RenderError] = {}
-        neutral = await self._first_frame(faces[0], failures)
-        keys: list[FrameKey] = []
-        if neutral is not None:
-            keys = await self._draw_ahead(neutral, faces)
-            self._cache.pin(pins, keys)
-            await self._prepare_spares(neutral, portrait, failures)
-            neutral = replace(neutral, image=None)
-        elif not accept_still:
-            raise next(iter(failures.values()), RenderError("no renderer is left"))
-        self._adopt(replace(shown, neutral=neutral), faces[0], failures)
-        pinned = self._cache.pin(pins, keys)
-        if pinned < len(keys):
-            log.warning("frames_not_pinned", stage=self._stage, pinned=pinned, of=len(keys))
-
-    async def _first_frame(self, face: _Wanted, failures: dict[str, RenderError]) -> _Drawn | None:
-        """The neutral frame by the first renderer that can draw it."""
+        faces = [WantedFace(portrait, face_code(controls), weights) for controls, weights in ahead]
+        renderers = [rung.name for rung in self._rungs if not rung.health.lost]
+        done = await self._introducer.introduce(faces, renderers, pins)
+        if done.renderer is None and not accept_still:
+            raise next(iter(done.failures.values()), RenderError("no renderer is left"))
+        before, self._shown = self._shown, _Shown(portrait, still, done.neutral, pins)
+        self._wanted = faces[0]
         for rung in self._rungs:
-            if rung.health.lost:
-                continue
-            try:
-                await self._host.prepare(rung.name, face.shown.portrait, self._show_turn)
-                return await self._host.finish(
-                    partial(self._draw, rung.name, face), self._show_turn
-                )
-            except RenderError as error:
-                self._take_note(rung.name, error)
-                failures[rung.name] = error
-        return None
-
-    async def _draw_ahead(self, neutral: _Drawn, faces: Sequence[_Wanted]) -> list[FrameKey]:
-        """One job for each, so that the frames on stage are drawn in between."""
-        renderer = neutral.key.family.renderer
-        keys = [neutral.key]
-        for face in faces[1:]:
-            key = self._key(renderer, face)
-            try:
-                if self._cache.peek(key) is None:
-                    await self._host.finish(partial(self._draw, renderer, face), self._show_turn)
-            except RenderError as error:
-                self._take_note(renderer, error)
-                log.warning("frame_not_drawn_ahead", stage=self._stage, error=str(error))
-                if isinstance(error, JobDroppedError | DeviceLostError):
-                    break
-                continue
-            keys.append(key)
-        return keys
-
-    async def _prepare_spares(
-        self, neutral: _Drawn, portrait: Portrait, failures: dict[str, RenderError]
-    ) -> None:
-        """Have the renderers below ready for the moment when they are needed."""
-        renderer = neutral.key.family.renderer
-        below = self._host.names[self._host.names.index(renderer) + 1 :]
-        for name in below:
-            try:
-                await self._host.prepare(name, portrait, self._show_turn)
-            except RenderError as error:
-                self._take_note(name, error)
-                failures[name] = error
-
-    def _adopt(self, shown: _Shown, first: _Wanted, failures: Mapping[str, RenderError]) -> None:
-        before, self._shown = self._shown, shown
-        self._wanted = replace(first, shown=shown)
+            if rung.name in done.failures:
+                self._mark_failed(rung, done.failures[rung.name])
+            elif rung.name == done.renderer:
+                rung.health.succeeded(self._clock())
+        self._settle(PORTRAIT if done.renderer is None else CACHED)
         if before is not None:
             self._leave(before.pins)
-        now_s = self._clock()
-        for rung in self._rungs:
-            if rung.name in failures:
-                self._mark_failed(rung, failures[rung.name])
-            elif shown.neutral is not None and shown.neutral.key.family.renderer == rung.name:
-                rung.health.succeeded(now_s)
-        self._settle(PORTRAIT if shown.neutral is None else CACHED)
+        # Again, with the room that the portrait before has left.
+        pinned = self._cache.pin(pins, done.keys)
+        if pinned < len(done.keys):
+            log.warning("frames_not_pinned", stage=self._stage, pinned=pinned, of=len(done.keys))
 
     def _leave(self, pins: Hashable) -> None:
         self._cache.unpin(pins)
@@ -305,18 +222,19 @@ class FallbackLadder:
         if self._shown is None:
             raise RuntimeError("no portrait is on stage: call show() first")
         self._host.rescue()
-        wanted = self._wanted = _Wanted(self._shown, face_code(controls), weights)
-        picture, source = await self._best(wanted)
+        shown = self._shown
+        wanted = self._wanted = WantedFace(shown.portrait, face_code(controls), weights)
+        picture, source = await self._best(wanted, shown)
         self._problem = picture.degraded
         self._settle(source)
         self.probe()
         return picture
 
-    async def _best(self, wanted: _Wanted) -> tuple[Picture, str]:
+    async def _best(self, wanted: WantedFace, shown: _Shown) -> tuple[Picture, str]:
         end_s = self._clock() + self._deadline_s
         problem: str | None = None
         for rung in self._rungs:
-            key = self._key(rung.name, wanted)
+            key = self._maker.key(rung.name, wanted)
             frame = self._cache.get(key)
             if frame is not None:
                 return self._exact(key, frame, wanted, problem), CACHED
@@ -325,14 +243,16 @@ class FallbackLadder:
                 picture = self._exact(drawn.key, drawn.frame, wanted, problem, drawn.image)
                 return picture, rung.name
             problem = problem or drawn
-        return self._stand_in(wanted, problem)
+        return self._stand_in(wanted, shown, problem)
 
-    async def _drawn_in_time(self, rung: _Rung, wanted: _Wanted, end_s: float) -> _Drawn | str:
+    async def _drawn_in_time(
+        self, rung: _Rung, wanted: WantedFace, end_s: float
+    ) -> MadeFrame | str:
         """The frame, or why there is none."""
         reason = rung.health.reason or self._blocked(rung)
         if reason is not None:
             return reason
-        future = self._submit(rung, wanted, "picture")
+        future = self._maker.submit(rung.name, wanted, "picture")
         try:
             await asyncio.wait((future,), timeout=max(0.0, end_s - self._clock()))
         except asyncio.CancelledError:
@@ -344,7 +264,7 @@ class FallbackLadder:
         if error is None:
             rung.health.succeeded(self._clock())
             return future.result()
-        if _was_crowded_out(error):
+        if was_crowded_out(error):
             return f"{rung.name}: busy"
         return self._failed(rung, error)
 
@@ -360,7 +280,7 @@ class FallbackLadder:
             return self._too_late(rung)
         return self._late_text(rung) if self._late is rung else f"{rung.name}: busy"
 
-    def _missed(self, rung: _Rung, future: asyncio.Future[_Drawn]) -> str:
+    def _missed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> str:
         self._blocker = self._host.worker.running
         if self._blocker is not future:
             # Somebody else's job is in the way, such as a portrait being prepared.
@@ -378,41 +298,40 @@ class FallbackLadder:
         rung.health.failed(self._clock(), self._late_text(rung))
         return self._late_text(rung)
 
-    def _late_end(self, rung: _Rung, future: asyncio.Future[_Drawn]) -> None:
+    def _late_end(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:
         error = None if future.cancelled() else future.exception()
-        if error is not None and not _was_crowded_out(error):
+        if error is not None and not was_crowded_out(error):
             self._failed(rung, error)
 
     def _late_text(self, rung: _Rung) -> str:
         return f"{rung.name}: no frame within {self._deadline_s * 1000.0:.0f} ms"
 
-    def _stand_in(self, wanted: _Wanted, problem: str | None) -> tuple[Picture, str]:
+    def _stand_in(
+        self, wanted: WantedFace, shown: _Shown, problem: str | None
+    ) -> tuple[Picture, str]:
         """What can be shown without drawing."""
         for rung in self._rungs:
-            found = self._cache.nearest(self._key(rung.name, wanted))
-            if found is not None:
-                return self._inexact(*found, wanted, problem), CACHED
-        neutral = wanted.shown.neutral
-        if neutral is not None:
-            return self._inexact(neutral.key, neutral.frame, wanted, problem), NEUTRAL
-        still = CachedFrame(wanted.shown.still, FaceControls(), _NEUTRAL_WEIGHTS)
-        key = self._key(PORTRAIT, replace(wanted, code=face_code(still.controls)))
-        return self._inexact(key, still, wanted, problem), PORTRAIT
+            nearest = self._cache.nearest(self._maker.key(rung.name, wanted))
+            if nearest is not None:
+                return self._inexact(*nearest, problem), CACHED
+        if shown.neutral is not None:
+            return self._inexact(*shown.neutral, problem), NEUTRAL
+        still = CachedFrame(shown.still, FaceControls(), _NEUTRAL_WEIGHTS)
+        as_it_is = WantedFace(shown.portrait, face_code(still.controls), still.weights)
+        return self._inexact(self._maker.key(PORTRAIT, as_it_is), still, problem), PORTRAIT
 
     def _exact(
         self,
         key: FrameKey,
         frame: CachedFrame,
-        wanted: _Wanted,
+        wanted: WantedFace,
         problem: str | None,
         image: Image | None = None,
     ) -> Picture:
         # Faces that differ by less than a step share a frame; the weights are of the one asked for.
         return self._picture(key, frame, wanted.weights, exact=True, problem=problem, image=image)
 
-    def _inexact(
-        self, key: FrameKey, frame: CachedFrame, wanted: _Wanted, problem: str | None
-    ) -> Picture:
+    def _inexact(self, key: FrameKey, frame: CachedFrame, problem: str | None) -> Picture:
         return self._picture(key, frame, frame.weights, exact=False, problem=problem)
 
     def _picture(
@@ -458,13 +377,13 @@ class FallbackLadder:
                 return
             if not rung.probing and rung.health.retry_due(now_s):
                 rung.probing = True
-                future = self._submit(rung, wanted, f"probe of {rung.name}")
+                future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
                 future.add_done_callback(partial(self._probed, rung))
 
-    def _probed(self, rung: _Rung, future: asyncio.Future[_Drawn]) -> None:
+    def _probed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:
         rung.probing = False
         error = None if future.cancelled() else future.exception()
-        if future.cancelled() or (error is not None and _was_crowded_out(error)):
+        if future.cancelled() or (error is not None and was_crowded_out(error)):
             return
         if error is not None:
             self._failed(rung, error)
@@ -481,12 +400,12 @@ class FallbackLadder:
         return self._mark_failed(rung, error)
 
     def _mark_failed(self, rung: _Rung, error: BaseException) -> str:
-        reason = f"{rung.name}: {_in_words(error).removeprefix(f'{rung.name}: ')}"
+        reason = reason_for(rung.name, error)
         rung.health.failed(self._clock(), reason, lost=isinstance(error, DeviceLostError))
         return reason
 
     def _take_note(self, renderer: str, error: BaseException) -> None:
-        self._metrics.count(Metric.RENDER_FAILURES, renderer=renderer, reason=_kind(error))
+        self._metrics.count(Metric.RENDER_FAILURES, renderer=renderer, reason=kind_of(error))
         self._host.note(error)
 
     def _settle(self, source: str) -> None:
@@ -505,56 +424,3 @@ class FallbackLadder:
             )
         self._metrics.set(Metric.DEGRADED, 0.0, stage=self._stage, rung=before)
         self._metrics.set(Metric.DEGRADED, 1.0, stage=self._stage, rung=rung)
-
-    # --- drawing --------------------------------------------------------------------------
-
-    @property
-    def _show_turn(self) -> Hashable:
-        return self._stage, "show"
-
-    def _submit(self, rung: _Rung, wanted: _Wanted, turn: str) -> asyncio.Future[_Drawn]:
-        return self._host.worker.submit(
-            partial(self._draw, rung.name, wanted), owner=(self._stage, turn)
-        )
-
-    def _draw(self, renderer: str, wanted: _Wanted) -> _Drawn:
-        """In the render thread: draw, encode and keep, so that a frame costs one hop."""
-        controls = face_of(wanted.code)
-        drawing = self._host.draw(renderer, wanted.shown.portrait, controls, self._size_px)
-        data = timed_encode(drawing.image, ImageFormat.JPEG, self._quality, self._metrics)
-        frame = CachedFrame(data, controls, MappingProxyType(dict(wanted.weights)))
-        key = self._key(renderer, wanted)
-        self._cache.put(key, frame)
-        return _Drawn(key, frame, drawing.image, drawing.render_s)
-
-    def _key(self, renderer: str, wanted: _Wanted) -> FrameKey:
-        portrait = wanted.shown.portrait.key
-        family = FrameFamily(portrait, renderer, self._size_px, ImageFormat.JPEG, self._quality)
-        return FrameKey(family, wanted.code)
-
-
-def _was_crowded_out(error: BaseException) -> bool:
-    """The renderer never got to it, or was not to blame."""
-    return isinstance(error, JobDroppedError) and error.reason is not DropReason.ABANDONED
-
-
-def _kind(error: BaseException) -> str:
-    """The label of the failure metric."""
-    kinds: tuple[tuple[type[BaseException], str], ...] = (
-        (OutOfMemoryError, "out_of_memory"),
-        (DeviceLostError, "device_lost"),
-        (BadFrameError, "bad_frame"),
-        (JobDroppedError, "hang"),
-    )
-    return next((kind for known, kind in kinds if isinstance(error, known)), "error")
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, OutOfMemoryError):
-        return "out of memory"
-    if isinstance(error, DeviceLostError):
-        return "device lost"
-    if isinstance(error, JobDroppedError):
-        return "hangs"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]}..."

@@ -1,8 +1,16 @@
-"""Whether to use a renderer, and when to try it again. Time is an argument."""
+"""Whether to use a renderer, why not, and when to try it again. Time is an argument."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from pipeline.errors import (
+    BadFrameError,
+    DeviceLostError,
+    DropReason,
+    JobDroppedError,
+    OutOfMemoryError,
+)
 
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
@@ -10,6 +18,7 @@ LAST_RETRY_S: Final = 30.0
 STABLE_S: Final = 30.0
 # One late frame is a hiccup of the machine; a second in a row is a renderer too slow.
 MISSES_TO_FAIL: Final = 2
+_REASON_CHARACTERS: Final = 160
 
 
 class RendererHealth:
@@ -60,3 +69,35 @@ class RendererHealth:
     def retry_due(self, now_s: float) -> bool:
         """It is time to try whether it works again."""
         return self.reason is not None and not self._lost and now_s >= self._retry_s
+
+
+def was_crowded_out(error: BaseException) -> bool:
+    """The renderer never got to it, and is not to blame."""
+    return isinstance(error, JobDroppedError) and error.reason is not DropReason.ABANDONED
+
+
+def kind_of(error: BaseException) -> str:
+    """The failure as a label of the metrics."""
+    kinds: tuple[tuple[type[BaseException], str], ...] = (
+        (OutOfMemoryError, "out_of_memory"),
+        (DeviceLostError, "device_lost"),
+        (BadFrameError, "bad_frame"),
+        (JobDroppedError, "hang"),
+    )
+    return next((kind for known, kind in kinds if isinstance(error, known)), "error")
+
+
+def reason_for(renderer: str, error: BaseException) -> str:
+    """The failure in a few words for people, on one line."""
+    if isinstance(error, OutOfMemoryError):
+        words = "out of memory"
+    elif isinstance(error, DeviceLostError):
+        words = "device lost"
+    elif isinstance(error, JobDroppedError):
+        words = "hangs"
+    else:
+        words = " ".join(str(error).split()) or type(error).__name__
+        words = words.removeprefix(f"{renderer}: ")
+    if len(words) > _REASON_CHARACTERS:
+        words = f"{words[:_REASON_CHARACTERS]}..."
+    return f"{renderer}: {words}"

@@ -1,0 +1,103 @@
+"""One frame of a stage: drawn, encoded and kept in one go, in the render thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from pipeline.frame_cache import CachedFrame, FrameCache, FrameFamily, FrameKey, face_of
+from pipeline.picture import timed_encode
+from pipeline.ports import Metrics
+from pipeline.render_host import RenderHost
+from pipeline.types import Image, ImageFormat, Portrait
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WantedFace:
+    """A face that is asked for.
+
+    Attributes:
+        code: its quantised controls.
+        weights: emotion label to weight, to be reported with it.
+    """
+
+    portrait: Portrait
+    code: bytes
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeFrame:
+    """A frame fresh from a renderer; its JPEG is in the cache.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB.
+        render_s: what drawing took, without loading, preparing and encoding.
+    """
+
+    key: FrameKey
+    frame: CachedFrame
+    image: Image
+    render_s: float
+
+
+class FrameMaker:
+    """Makes the frames of one stage. Methods belong to the event loop's thread.
+
+    Args:
+        stage: has its own turns in the render thread.
+        size_px: (width, height).
+        quality: 1..100, of the JPEG.
+    """
+
+    def __init__(
+        self,
+        host: RenderHost,
+        cache: FrameCache,
+        *,
+        stage: str,
+        size_px: tuple[int, int],
+        quality: int,
+        metrics: Metrics,
+    ) -> None:
+        self._host = host
+        self._cache = cache
+        self._stage = stage
+        self._size_px = size_px
+        self._quality = quality
+        self._metrics = metrics
+
+    def key(self, renderer: str, wanted: WantedFace) -> FrameKey:
+        """Of the JPEG of that face by that renderer."""
+        family = FrameFamily(
+            wanted.portrait.key, renderer, self._size_px, ImageFormat.JPEG, self._quality
+        )
+        return FrameKey(family, wanted.code)
+
+    def turn(self, purpose: str) -> Hashable:
+        """The stage's place in the render thread's queue for jobs of that purpose."""
+        return self._stage, purpose
+
+    def submit(self, renderer: str, wanted: WantedFace, purpose: str) -> asyncio.Future[MadeFrame]:
+        """Have the frame made, unless a newer one of the same purpose comes first."""
+        return self._host.worker.submit(partial(self._make, renderer, wanted), self.turn(purpose))
+
+    async def finish(self, renderer: str, wanted: WantedFace, purpose: str) -> MadeFrame:
+        """Have the frame made, however long it takes.
+
+        Raises:
+            RenderError: it could not be made.
+        """
+        return await self._host.finish(partial(self._make, renderer, wanted), self.turn(purpose))
+
+    def _make(self, renderer: str, wanted: WantedFace) -> MadeFrame:
+        controls = face_of(wanted.code)
+        drawing = self._host.draw(renderer, wanted.portrait, controls, self._size_px)
+        data = timed_encode(drawing.image, ImageFormat.JPEG, self._quality, self._metrics)
+        frame = CachedFrame(data, controls, MappingProxyType(dict(wanted.weights)))
+        key = self.key(renderer, wanted)
+        self._cache.put(key, frame)
+        return MadeFrame(key, frame, drawing.image, drawing.render_s)
