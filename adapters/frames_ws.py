@@ -8,27 +8,24 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, hdrs, web
 
 from adapters import frame_codec, tcp
-from adapters.refusals import refusal
+from adapters.access import bearer_subprotocols
 from adapters.viewer import (
     Audience,
     Framing,
     Memo,
     Parting,
-    TooManyViewersError,
     Viewer,
     ViewerQuery,
 )
-from pipeline.errors import InvalidEventError
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import FrameInfo, ImageFormat
 
 KIND: Final = "websocket"
 MAX_INPUT_BYTES: Final = 4096  # viewers have nothing to say; longer messages end them with 1009
 
-_TOKEN_SUBPROTOCOL: Final = "bearer."
 _GOODBYES: Final = {
     Parting.LEFT: (WSCloseCode.OK, b""),
     Parting.STALLED: (WSCloseCode.POLICY_VIOLATION, b"took no frame for too long"),
@@ -41,7 +38,7 @@ _FLUSH_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 2.0, Parting.SHUTDOWN: 0.
 
 
 class FramesEndpoint:
-    """Serves `/v1/frames`.
+    """Serves `/v1/frames`; errors are for the application to answer.
 
     Args:
         daemon: where the stages are.
@@ -65,13 +62,15 @@ class FramesEndpoint:
         await self._audience.close()
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        try:
-            query = ViewerQuery.parse(request.query)
-            stage = self._daemon.stage(query.stage)
-            with self._audience.seat(KIND):
-                return await self._serve(request, query, stage)
-        except (InvalidEventError, TooManyViewersError) as error:
-            return refusal(error)
+        query = ViewerQuery.parse(request.query)
+        stage = self._daemon.stage(query.stage)
+        if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+            raise web.HTTPUpgradeRequired(
+                text="this is a WebSocket; /v1/stream.mjpg serves frames by plain HTTP",
+                headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
+            )
+        with self._audience.seat(KIND):
+            return await self._serve(request, query, stage)
 
     async def _serve(
         self, request: web.Request, query: ViewerQuery, stage: StagePort
@@ -79,10 +78,8 @@ class FramesEndpoint:
         response = web.WebSocketResponse(
             compress=False,  # images are compressed, and the shared bytes say so
             max_msg_size=MAX_INPUT_BYTES,
-            protocols=_token_subprotocols(request),
+            protocols=bearer_subprotocols(request),
         )
-        if not response.can_prepare(request):
-            return _not_a_websocket()
         writer = await response.prepare(request)
         transport = request.transport
         if transport is None:
@@ -154,16 +151,3 @@ def _avf1_message(fmt: ImageFormat, info: FrameInfo, image: bytes, dropped: int)
 
 def _bare_message(_info: FrameInfo, image: bytes, _dropped: int) -> bytes:
     return frame_codec.websocket_message(image)
-
-
-def _token_subprotocols(request: web.Request) -> list[str]:
-    """The subprotocols that carry a token; browsers insist on having one of theirs back."""
-    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
-    return [
-        name for name in map(str.strip, offered.split(",")) if name.startswith(_TOKEN_SUBPROTOCOL)
-    ]
-
-
-def _not_a_websocket() -> web.Response:
-    body = {"code": "invalid_message", "message": "/v1/frames speaks WebSocket"}
-    return web.json_response({"error": body}, status=426, headers={"Upgrade": "websocket"})

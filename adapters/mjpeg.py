@@ -9,8 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from adapters import tcp
-from adapters.refusals import refusal
-from adapters.viewer import Audience, Memo, Parting, TooManyViewersError, Viewer, ViewerQuery
+from adapters.viewer import Audience, Memo, Parting, Viewer, ViewerQuery
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import FrameInfo, ImageFormat
@@ -27,7 +26,7 @@ _FLUSH_S: Final = {Parting.LEFT: 0.5, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.
 
 
 class MjpegEndpoint:
-    """Serves `/v1/stream.mjpg`.
+    """Serves `/v1/stream.mjpg`; errors are for the application to answer.
 
     Args:
         daemon: where the stages are.
@@ -49,19 +48,16 @@ class MjpegEndpoint:
         await self._audience.close()
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        try:
-            query = ViewerQuery.parse(request.query)
-            if query.format is not ImageFormat.JPEG:
-                raise InvalidEventError(
-                    ErrorCode.INVALID_MESSAGE, "this stream is always jpeg", field="format"
-                )
-            stage = self._daemon.stage(query.stage)
-            if request.method == hdrs.METH_HEAD:
-                return web.Response(headers=_HEADERS)
-            with self._audience.seat(KIND):
-                return await self._serve(request, query, stage)
-        except (InvalidEventError, TooManyViewersError) as error:
-            return refusal(error)
+        query = ViewerQuery.parse(request.query)
+        if query.format is not ImageFormat.JPEG:
+            raise InvalidEventError(
+                ErrorCode.INVALID_MESSAGE, "this stream is always jpeg", field="format"
+            )
+        stage = self._daemon.stage(query.stage)
+        if request.method == hdrs.METH_HEAD:
+            return web.Response(headers=_HEADERS)
+        with self._audience.seat(KIND):
+            return await self._serve(request, query, stage)
 
     async def _serve(
         self, request: web.Request, query: ViewerQuery, stage: StagePort

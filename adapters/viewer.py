@@ -52,17 +52,10 @@ class Parting(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-class TooManyViewersError(AvatarError):
-    """There is no room for another viewer."""
+class NoSeatError(AvatarError):
+    """There is no place for another viewer now."""
 
     retryable: ClassVar[bool] = True
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return f"no room for another viewer, the limit is {self.limit}"
 
 
 # --- what was asked for -------------------------------------------------------------------
@@ -350,10 +343,12 @@ class Audience:
         """Hold a place for one connection of this kind.
 
         Raises:
-            TooManyViewersError: there is none, or we are closing.
+            NoSeatError: there is none, or we are closing.
         """
-        if self._closing or self._seats.total() >= self._limit:
-            raise TooManyViewersError(self._limit)
+        if self._closing:
+            raise NoSeatError("the daemon is stopping")
+        if self._seats.total() >= self._limit:
+            raise NoSeatError(f"all {self._limit} places for viewers are taken")
         self._take_seats(kind, 1)
         try:
             yield

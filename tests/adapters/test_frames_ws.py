@@ -20,10 +20,13 @@ import pytest
 import structlog
 from aiohttp import ClientSession, web
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from adapters import frame_codec
+from adapters.access import AccessPolicy
 from adapters.frames_ws import KIND, MAX_INPUT_BYTES, FramesEndpoint
+from adapters.http_api import build_application
+from adapters.metrics import PrometheusMetrics
 from adapters.viewer import Audience
 from pipeline.ports import Metric
 from pipeline.types import ImageFormat
@@ -53,10 +56,15 @@ class Server:
 @asynccontextmanager
 async def serving(**limits: Any) -> AsyncIterator[Server]:
     stage, metrics = FakeStage(), RecordingMetrics()
+    daemon = FakeDaemon(stage)
     audience = Audience(metrics, check_s=0.02, **limits)
-    endpoint = FramesEndpoint(FakeDaemon(stage), audience)
-    app = web.Application()
-    app.add_routes(endpoint.routes())
+    endpoint = FramesEndpoint(daemon, audience)
+    app = build_application(
+        daemon,
+        metrics=PrometheusMetrics(),
+        access=AccessPolicy(),
+        extra_routes=endpoint.routes(),
+    )
     runner = web.AppRunner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -279,7 +287,7 @@ async def test_a_plain_request_is_told_what_this_is(server: Server) -> None:
         for _ in range(2):
             async with http.get(server.url().replace("ws", "http", 1)) as answer:
                 assert answer.status == 426
-                assert (await answer.json())["error"]["code"] == "invalid_message"
+                assert (await answer.json())["error"]["code"] == "upgrade_required"
 
 
 async def test_no_more_viewers_than_the_limit() -> None:
@@ -287,12 +295,10 @@ async def test_no_more_viewers_than_the_limit() -> None:
     async with serving(limit=2) as server:
         first = await connect(server.url())
         async with connect(server.url()):
-            async with (
-                ClientSession() as http,
-                http.get(server.url().replace("ws", "http", 1)) as answer,
-            ):
-                assert answer.status == 503
-                assert "2" in (await answer.json())["error"]["message"]
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.url())
+            assert refused.value.response.status_code == 503
+            assert json.loads(refused.value.response.body)["error"]["code"] == "not_ready"
             await first.close()
             await until(lambda: server.metrics.gauge(Metric.CONNECTIONS, kind=KIND) == 1)
             async with connect(server.url()):
@@ -545,8 +551,8 @@ async def test_two_hundred_viewers_are_closed_quickly_and_politely(stalled: Stal
         assert time.monotonic() - began < 5  # a bound on hanging, not a measurement
         assert not server.stage.sinks
         assert server.metrics.gauge(Metric.CONNECTIONS, kind=KIND) == 0
-        async with ClientSession() as http, http.get(server.url().replace("ws", "http", 1)) as late:
-            assert late.status == 503
+        with pytest.raises(InvalidStatus, match="503"):
+            await connect(server.url())
 
 
 async def test_closing_twice_is_harmless(server: Server) -> None:

@@ -17,6 +17,9 @@ import pytest
 import simplejpeg
 from aiohttp import ClientSession, ClientTimeout, StreamReader, web
 
+from adapters.access import AccessPolicy
+from adapters.http_api import build_application
+from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import KIND, MjpegEndpoint
 from adapters.viewer import Audience
 from pipeline.ports import Metric
@@ -46,9 +49,14 @@ class Server:
 @asynccontextmanager
 async def serving(**limits: Any) -> AsyncIterator[Server]:
     stage, metrics = FakeStage(), RecordingMetrics()
-    endpoint = MjpegEndpoint(FakeDaemon(stage), Audience(metrics, check_s=0.02, **limits))
-    app = web.Application()
-    app.add_routes(endpoint.routes())
+    daemon = FakeDaemon(stage)
+    endpoint = MjpegEndpoint(daemon, Audience(metrics, check_s=0.02, **limits))
+    app = build_application(
+        daemon,
+        metrics=PrometheusMetrics(),
+        access=AccessPolicy(),
+        extra_routes=endpoint.routes(),
+    )
     runner = web.AppRunner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))
