@@ -169,9 +169,9 @@ def _state(settings: Settings) -> str:
     existing = folder
     while not existing.exists():
         existing = existing.parent
-    if folder.exists():
-        with tempfile.TemporaryFile(dir=folder):
-            return f"{folder} is writable"
-    if not os.access(existing, os.W_OK):
-        raise ConfigError("state.dir", f"{folder} cannot be made: {existing} is not writable")
-    return f"{folder} will be made"
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError("state.dir", f"{folder} cannot be written: {existing} does not allow it")
+    if existing != folder:
+        return f"{folder} will be made"
+    with tempfile.TemporaryFile(dir=folder):
+        return f"{folder} is writable"
