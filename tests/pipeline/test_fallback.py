@@ -1,13 +1,17 @@
 """Always something to show, and honest about what it is."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from pipeline.encoding import decode_jpeg
@@ -807,3 +811,67 @@ async def test_formats_of_one_face_are_made_once(theatre: Theatre) -> None:
     assert again.cached
     await again.encoded(ImageFormat.WEBP)
     assert len(theatre.metrics.values(Metric.ENCODE_SECONDS, format="webp")) == 1
+
+
+# --- whatever happens ---------------------------------------------------------------------
+
+DEEDS: dict[str, Step | None] = {
+    "draw": None,
+    "fail": fails(RenderError("no")),
+    "run out": fails(MemoryError()),
+    "misshape": gives(np.zeros((1, 2, 3), np.uint8)),
+}
+scripts = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("picture"),
+            st.sampled_from(list(DEEDS)),
+            st.integers(0, 128),
+            st.sampled_from([0.0, 0.03, 0.6, 5.0, 40.0]),
+        ),
+        st.tuples(st.just("show"), st.sampled_from(list(DEEDS)), st.sampled_from("abc")),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scripts, st.sampled_from([10, 20_000, 2**20]))
+def test_every_picture_is_whole_and_honest(script: list[tuple[Any, ...]], cache: int) -> None:
+    """Whatever fails whenever: a whole JPEG, true labels, one serving rung, and recovery."""
+    asyncio.run(perform(script, Theatre(cache_bytes=cache)))
+
+
+async def perform(script: list[tuple[Any, ...]], theatre: Theatre) -> None:
+    rest = (smile(0), {"smile": 0.0})
+    await theatre.ladder.show(fake_portrait("a"), [rest])
+    on_stage = "a"
+    calm = [("picture", "draw", step, 31.0) for step in range(4)]
+    for name, deed, *arguments in [*script, *calm]:
+        theatre.renderer().always = DEEDS[deed]
+        if name == "show":
+            with contextlib.suppress(RenderError):
+                await theatre.ladder.show(fake_portrait(arguments[0]), [rest])
+                on_stage = arguments[0]
+            continue
+        step, wait_s = arguments
+        wanted = smile(step / 128)
+        picture = await theatre.ladder.picture(wanted, {"smile": step / 128})
+        await theatre.idle()
+        theatre.clock.now_s += wait_s
+        check(picture, wanted, fake_portrait(on_stage))
+        assert len(theatre.rung_metrics()) == 1
+        assert theatre.cache.stats.bytes <= theatre.cache.stats.max_bytes
+    assert theatre.ladder.degraded is None
+    assert theatre.rung_metrics() == {"mesh"}
+    await theatre.close()
+
+
+def check(picture: Picture, wanted: FaceControls, portrait: Portrait) -> None:
+    assert picture.portrait == portrait.key
+    assert decode_jpeg(picture.jpeg).shape == (48, 64, 3)
+    assert picture.exact == (picture.degraded is None)
+    assert picture.weights["smile"] == picture.controls["mouthSmileLeft"]
+    assert brightness(picture) == pytest.approx(40 + 160 * picture.weights["smile"], abs=3)
+    if picture.exact:
+        assert face_code(picture.controls) == face_code(wanted)

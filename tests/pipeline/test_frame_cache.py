@@ -59,6 +59,7 @@ controls = st.builds(
 # --- quantising ---------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(controls)
 def test_quantised_controls_are_within_half_a_step(wanted: FaceControls) -> None:
     """A frame from the cache is never more than half a step from the face asked for."""
@@ -68,6 +69,7 @@ def test_quantised_controls_are_within_half_a_step(wanted: FaceControls) -> None
         assert abs(getattr(near, angle) - getattr(wanted, angle)) <= 0.05 + 1e-9
 
 
+@settings(deadline=None)
 @given(controls)
 def test_quantising_twice_changes_nothing(wanted: FaceControls) -> None:
     """The face that is drawn has the same code as the face asked for."""
@@ -284,6 +286,7 @@ faces = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(faces, faces)
 def test_nearest_really_is_nearest(kept: list[bytes], wanted: list[bytes]) -> None:
     """Among all that are held, none is nearer than the one that is found, evictions or not."""
@@ -324,7 +327,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(operations)
 def test_the_bound_holds_and_pins_stay(steps: list[tuple]) -> None:  # type: ignore[type-arg]
     """Whatever is done: bytes within the bound, pins in place, index and entries agree."""
