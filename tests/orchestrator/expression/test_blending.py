@@ -169,6 +169,14 @@ def test_a_blink_does_nothing_to_closed_eyes() -> None:
         assert face.as_mapping() == table["sad"].controls.as_mapping()
 
 
+def test_eyes_that_are_more_than_shut_do_not_glance() -> None:
+    """A gain that would close the lids twice over closes them, and no glance turns round."""
+    table = table_with(sad=FaceControls.of(eyeBlinkLeft=1.0, eyeBlinkRight=1.0))
+    idle = IdleOffsets(blink=0.1, gaze_x=0.2, gaze_y=0.1)
+    face = compose({"sad": 1.0}, table, gains={"sad": 2.0}, idle=idle)
+    assert face.as_mapping() == table["sad"].controls.as_mapping()
+
+
 def test_glances_turn_both_eyes_the_same_way() -> None:
     """A glance to the character's left is out for its left eye and in for its right."""
     face = compose({"neutral": 1.0}, TABLE, idle=IdleOffsets(gaze_x=0.2, gaze_y=0.1))

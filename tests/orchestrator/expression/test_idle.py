@@ -193,6 +193,12 @@ def test_different_seeds_live_differently() -> None:
             assert abs(np.corrcoef(values)[0, 1]) < 0.9, part.name
 
 
+def test_a_life_does_not_repeat_itself() -> None:
+    """Ten hours of glances go to ever new places."""
+    life = IdleLife(1, blink=0, breath=0, sway=0)
+    assert len({life.sample(4.0 * i).gaze_x for i in range(9_000)}) == 9_000
+
+
 def test_years_are_as_exact_as_seconds() -> None:
     """Ten years on there are still blinks, glances and sway, and time still moves them."""
     begin_s = 10 * 365 * 86400.0
@@ -252,6 +258,7 @@ def test_amplitudes_belong_to_their_parts() -> None:
     assert (still.gaze_x, still.gaze_y) == (0.0, 0.0)
     assert astuple(still)[3:] == astuple(full)[3:]
     breath = life.sample(t_s, IdleAmplitude(sway=0.0))
+    assert breath.pitch == IdleLife(8, sway=0).sample(t_s).pitch != 0.0
     assert (breath.yaw, breath.roll, breath.gaze_x) == (0.0, 0.0, full.gaze_x)
     sway = life.sample(t_s, IdleAmplitude(breath=0.0))
     assert sway.pitch + breath.pitch == pytest.approx(full.pitch)

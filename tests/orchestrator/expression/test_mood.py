@@ -122,6 +122,15 @@ def test_velocity_never_jumps_either(script: list[tuple[float, float, float, flo
             assert abs(after[axis] - before[axis]) / h < 0.5
 
 
+def test_a_quick_mood_near_its_end_is_braked_without_a_jerk() -> None:
+    """What would run past 1 when it is interrupted comes to rest before it, not against it."""
+    mood = MoodLayer()
+    mood.set(1.0, 0.0, MIN_DECAY_S, 0.0)
+    mood.set(1.0, 0.0, 60.0, 0.8 * MIN_DECAY_S / 2)
+    track = [mood.values(0.4 + i / 1000)[0] for i in range(1500)]
+    assert np.abs(np.diff(track, n=2)).max() < 1e-4
+
+
 def test_setting_it_over_and_over_is_cheap_and_stays_smooth() -> None:
     """A flood of moods leaves one course each, and holds the value where it is."""
     mood = MoodLayer()
