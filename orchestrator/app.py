@@ -164,6 +164,7 @@ class Daemon:
         self._status = ExitStatus.OK
         self._not_ready: str | None = "starting"
         self._stage: Stage | None = None
+        self._reloading: asyncio.Task[None] | None = None
 
     # --- what adapters call ---------------------------------------------------------------
 
@@ -231,15 +232,21 @@ class Daemon:
 
     def reload(self) -> None:
         """Read emotions and characters anew; a mistake in them keeps what runs."""
+        if self._not_ready is None and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._reload(), name="reload")
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
         try:
-            emotions, characters = self._tables()
+            emotions, characters = await asyncio.to_thread(self._tables)
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
-            return
-        self._emotions, self._characters = emotions, characters
-        if self._stage is not None:
-            self._stage.reload(emotions, characters)
-        log.info("reloaded", emotions=len(emotions.labels), characters=list(characters.names))
+        else:
+            self._emotions, self._characters = emotions, characters
+            if self._stage is not None:
+                self._stage.reload(emotions, characters)
+            log.info("reloaded", emotions=len(emotions.labels), characters=list(characters.names))
+        self._notifier.ready()
 
     async def _live(self, resources: AsyncExitStack) -> None:
         settings = self._settings
