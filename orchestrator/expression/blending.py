@@ -3,7 +3,8 @@
 Written order, each on top of what is below it:
 
 1. emotions: the weighted sum of their faces, each times the character's gain;
-2. rest: the character's resting correction, fading as `happy` comes;
+2. rest: the character's resting correction, fading as `happy` comes and, where it keeps the
+   lips together, as the jaw opens;
 3. mood: as far as the face is neutral;
 4. idle life: a blink shuts the lids whatever they do; gaze and head sway add up.
 
@@ -19,6 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.expression.easing import RELEASE
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable, shape_of
 from orchestrator.expression.idle import IdleAmplitude, IdleOffsets
 from orchestrator.expression.mood import MoodOffsets
@@ -27,6 +29,9 @@ from pipeline.types import ARKIT_BLENDSHAPES, ARKIT_INDEX, FaceControls, Float32
 HAPPY: Final = "happy"
 NO_GAINS: Final[Mapping[str, float]] = MappingProxyType({})
 
+OPEN_JAW: Final = 0.25
+"""From here on nothing of the resting correction keeps the lips together."""
+
 _CONTROLS: Final = len(ARKIT_BLENDSHAPES)
 
 
@@ -34,6 +39,11 @@ def _columns(*names: str) -> npt.NDArray[np.intp]:
     return np.array([ARKIT_INDEX[name] for name in names], np.intp)
 
 
+_JAW: Final = ARKIT_INDEX["jawOpen"]
+_LIP_CLOSERS: Final = _columns(
+    "mouthClose", "mouthPressLeft", "mouthPressRight", "mouthRollLower", "mouthRollUpper",
+    "mouthShrugLower", "mouthShrugUpper",
+)  # fmt: skip
 _BLINKS: Final = _columns("eyeBlinkLeft", "eyeBlinkRight")
 _WIDES: Final = _columns("eyeWideLeft", "eyeWideRight")
 # To the character's left and up, in the order of left eye, right eye.
@@ -66,7 +76,8 @@ def compose(
         mood: the mood at this moment.
         rest: what makes the character's portrait look neutral (one that smiles needs some
             `mouthFrown`). There in full on a neutral face; since a smile is what it works
-            against, it goes as `happy` comes and is gone at that emotion's maximum.
+            against, it goes as `happy` comes and is gone at that emotion's maximum. What in it
+            keeps the lips together also goes as the emotions open the jaw, up to `OPEN_JAW`.
     """
     shares = _shares(weights, emotions)
     neutral = shares[0]
@@ -74,7 +85,7 @@ def compose(
         shares = shares * np.array([gains.get(label, 1.0) for label in emotions.labels], np.float32)
     face: Float32Array = shares @ emotions.shapes
     if rest is not None:
-        face += _rest_share(weights, emotions) * shape_of(rest)
+        face += _fading_rest(rest, weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum, face[_JAW])
     if mood is not None:
         face[:_CONTROLS] += neutral * mood.controls
     if idle is not None:
@@ -114,8 +125,11 @@ def _shares(weights: Mapping[str, float], emotions: EmotionTable) -> Float32Arra
     return shares
 
 
-def _rest_share(weights: Mapping[str, float], emotions: EmotionTable) -> float:
-    return 1.0 - min(max(weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum, 0.0), 1.0)
+def _fading_rest(rest: FaceControls, happiness: float, jaw_open: float) -> Float32Array:
+    share = 1.0 - min(max(happiness, 0.0), 1.0)
+    fading = share * shape_of(rest)
+    fading[_LIP_CLOSERS] *= 1.0 - RELEASE.at(float(jaw_open) / OPEN_JAW)
+    return fading
 
 
 def _add_idle(face: Float32Array, idle: IdleOffsets) -> None:

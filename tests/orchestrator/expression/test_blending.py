@@ -126,6 +126,17 @@ def test_the_resting_correction_goes_as_the_smile_comes(
     assert face.pitch == pytest.approx(2.0 * share, abs=1e-6)
 
 
+@pytest.mark.parametrize(("weight", "share"), [(0.0, 1.0), (0.25, 0.5), (0.5, 0.0), (1.0, 0.0)])
+def test_the_resting_correction_lets_the_jaw_open(weight: float, share: float) -> None:
+    """What keeps the lips together goes as an emotion parts them; the rest of it stays."""
+    table = table_with(surprised=FaceControls.of(jawOpen=0.5))
+    rest = FaceControls.of(mouthClose=0.6, mouthPressLeft=0.2, mouthFrownLeft=0.4)
+    face = compose({"surprised": weight}, table, rest=rest)
+    assert face["mouthClose"] == pytest.approx(0.6 * share, abs=1e-6)
+    assert face["mouthPressLeft"] == pytest.approx(0.2 * share, abs=1e-6)
+    assert face["mouthFrownLeft"] == pytest.approx(0.4)
+
+
 # --- mood -------------------------------------------------------------------------------------
 
 
