@@ -56,6 +56,7 @@ BACKLOG: Final = 1024  # connections that the kernel holds for us: a crowd of vi
 
 _NO_SUCH_ADDRESS: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _KEEP_ALIVE_S: Final = 75.0
+_LINGER_S: Final = 2.0  # how long the rest of a refused body is read and discarded
 _ANSWER_S: Final = 1.0  # beyond what a message takes by itself
 _SWITCH_S: Final = 10.0  # loading a portrait and drawing its face ahead
 _REMEMBERED_CLIENTS: Final = 1024
@@ -508,6 +509,7 @@ async def serve(
         access_log=None,
         logger=_server_log(),
         keepalive_timeout=_KEEP_ALIVE_S,
+        lingering_time=_LINGER_S,
         shutdown_timeout=shutdown_s,
     )
     try:
