@@ -1,10 +1,18 @@
-"""Finding the main face of a picture."""
+"""Finding the main face of a picture and its landmarks."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
 
 from pipeline.errors import PortraitError
+from pipeline.fitting.fit import Fit, fit_face
+from pipeline.fitting.search import Candidate, EyePair, find_candidates, find_eyes
+from pipeline.landmarks import check_geometry, estimate_irises
 from pipeline.types import FaceLandmarks, Image
 
 
@@ -16,19 +24,139 @@ class FoundFace:
     warnings: tuple[str, ...] = ()
 
 
-def find_face(image: Image, name: str) -> FoundFace:
-    """Find the main face.
+class FaceDetector(Protocol):
+    """One way to get a face's landmarks from pixels alone."""
+
+    def find(self, image: Image, name: str) -> FoundFace:
+        """Find the main face.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            name: for messages.
+
+        Raises:
+            PortraitError: with `no_face` where there is none that this detector trusts.
+        """
+        ...
+
+
+def find_face(image: Image, name: str, detectors: Sequence[FaceDetector] = ()) -> FoundFace:
+    """Find the main face with the first detector that sees one.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         name: for messages.
+        detectors: most trusted first; none means fitting without a trained network.
 
     Raises:
-        PortraitError: with `no_face`.
+        PortraitError: with `no_face` if none sees one; what the last of them said.
     """
-    raise PortraitError(
-        name,
-        f"no landmarks for this picture of {image.shape[1]} x {image.shape[0]} pixels; "
-        "put a landmarks file beside it",
-        no_face=True,
+    *trusted, last = detectors or (FittingDetector(),)
+    for detector in trusted:
+        try:
+            return detector.find(image, name)
+        except PortraitError as error:
+            if not error.no_face:
+                raise
+    return last.find(image, name)
+
+
+_TILTS: Final = tuple(math.radians(degrees) for degrees in (0, -20, 20))
+_MOST_CANDIDATES: Final = 6  # per tilt
+
+# Limits between faces and false alarms of the cascade, set on photographs of 60 people and on
+# textures, animals, machines, text and maps. Where fewer windows agree, the face has to be clear.
+_AGREEMENT: Final = 8
+_WEAK_AGREEMENT: Final = 5
+_LEAST_EYE_FITNESS: Final = -2.5
+_LEAST_EYE_DISTANCE_PX: Final = 16.0
+_UNSURE_MOUTH: Final = 2.5
+
+_FITTED: Final = (
+    "the landmarks were fitted to the picture and may be some pixels off; "
+    "for exact ones put a landmarks file beside it"
+)
+_WHAT_HELPS: Final = (
+    "use a sharp photo of one person who faces the camera, head upright, nothing over eyes and "
+    "mouth, cropped to head and shoulders, or put a landmarks file beside it"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Face:
+    candidate: Candidate
+    fit: Fit
+
+
+class FittingDetector:
+    """Finds faces with scikit-image's cascade and fits the landmarks by edges and colours."""
+
+    def find(self, image: Image, name: str) -> FoundFace:
+        """See `FaceDetector.find`."""
+        for tilt in _TILTS:
+            if faces := list(_faces(image, tilt)):
+                break
+        else:
+            raise PortraitError(name, f"no face found; {_WHAT_HELPS}", no_face=True)
+        main = _main(faces)
+        if main.fit.frame.unit < _LEAST_EYE_DISTANCE_PX:
+            raise PortraitError(
+                name,
+                f"the face is only {main.candidate.width:.0f} pixels wide; {_WHAT_HELPS}",
+                no_face=True,
+            )
+        height, width = image.shape[:2]
+        points = np.clip(main.fit.points, 0, (width - 1, height - 1)).astype(np.float32)
+        landmarks = FaceLandmarks(points, estimate_irises(image, points), "fitted")
+        return FoundFace(landmarks, tuple(_warnings(main, len(faces))))
+
+
+def _faces(image: Image, tilt: float) -> Iterator[_Face]:
+    """Faces among the candidates, each once."""
+    found: list[Candidate] = []
+    for candidate in find_candidates(image, tilt)[:_MOST_CANDIDATES]:
+        # Weak ones matter only where nothing better is there.
+        enough = _AGREEMENT if found else _WEAK_AGREEMENT
+        if candidate.hits < enough or any(_same(candidate, other) for other in found):
+            continue
+        eyes = find_eyes(image, candidate)
+        if eyes.fitness < _LEAST_EYE_FITNESS:
+            continue
+        fit = fit_face(image, eyes.centres)
+        if _is_face(candidate, eyes, fit):
+            found.append(candidate)
+            yield _Face(candidate, fit)
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    return math.hypot(one.x - other.x, one.y - other.y) < 0.5 * max(one.width, other.width)
+
+
+def _is_face(candidate: Candidate, eyes: EyePair, fit: Fit) -> bool:
+    try:
+        check_geometry(fit.points, "")
+    except PortraitError:
+        return False
+    if candidate.hits >= _AGREEMENT:
+        return fit.eye_contrast >= 0.25 and fit.mouth.score >= 1.0
+    return (
+        fit.eye_contrast >= 0.35
+        and eyes.fitness >= -1.5
+        and fit.mouth.line >= 0.5
+        and fit.mouth.score >= 5.0
     )
+
+
+def _main(faces: Sequence[_Face]) -> _Face:
+    """The clearest of the large ones."""
+    widest = max(face.candidate.width for face in faces)
+    large = [face for face in faces if face.candidate.width >= 0.67 * widest]
+    return max(large, key=lambda face: face.fit.mouth.score)
+
+
+def _warnings(face: _Face, count: int) -> Iterator[str]:
+    yield _FITTED
+    if count > 1:
+        yield f"{count} faces found; the largest clear one is used, crop the picture to choose"
+    if face.fit.mouth.score < _UNSURE_MOUTH:
+        yield "the mouth is hard to make out; check its landmarks"
