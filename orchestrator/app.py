@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +105,8 @@ def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], st
         )
     insisted = settings.renderer.backend == "mesh"
     reason = "renderer.backend asks for it" if insisted else "the only renderer of this version"
-    return (RendererSource("mesh", MeshRenderer),), reason
+    make = partial(MeshRenderer, settings.stage.size_px)
+    return (RendererSource("mesh", make, prepares_aside=True),), reason
 
 
 def access_policy(settings: Settings) -> AccessPolicy:

@@ -58,7 +58,6 @@ PROTOCOL_VERSION: Final = "1.0"
 DEDUPE_S: Final = 600.0
 DEDUPE_EVENTS: Final = 200_000
 INTEREST_S: Final = 5.0
-PROBE_S: Final = 0.5
 REST_S: Final = 1.0
 WAITING_SWITCHES: Final = 4
 FPS_WINDOW_S: Final = 2.0
@@ -302,10 +301,8 @@ class Stage:
         self._wake_up()
 
     def probe(self) -> None:
-        """Draw for a moment if what draws is degraded, so that a stage at rest recovers too."""
-        if self.degraded is not None:
-            self._interest_until_s = max(self._interest_until_s, self._clock.now() + PROBE_S)
-            self._wake_up()
+        """Look whether a failed renderer works again; a stage at rest draws nothing that would."""
+        self._ladder.probe()
 
     async def introduce(self, character: Character) -> None:
         """Put the first character on stage.

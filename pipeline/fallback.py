@@ -295,7 +295,7 @@ class FallbackLadder:
         return self._late_text(rung)
 
     def _too_late(self, rung: _Rung) -> str:
-        rung.health.failed(self._clock(), self._late_text(rung))
+        rung.health.too_late(self._clock(), self._late_text(rung))
         return self._late_text(rung)
 
     def _late_end(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:

@@ -14,6 +14,8 @@ from pipeline.errors import (
 
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
+# A late renderer works, and the machine may be busy for a moment only: no back-off.
+LATE_RETRY_S: Final = 0.15
 # A renderer that fails again sooner than this has not recovered: the back-off goes on growing.
 STABLE_S: Final = 30.0
 # One late frame is a hiccup of the machine; a second in a row is a renderer too slow.
@@ -53,7 +55,14 @@ class RendererHealth:
         """It was late. The second time in a row is a failure."""
         self._misses += 1
         if self._misses >= MISSES_TO_FAIL:
-            self.failed(now_s, reason)
+            self.too_late(now_s, reason)
+
+    def too_late(self, now_s: float, reason: str) -> None:
+        """It works, but not in time; look again soon."""
+        self._misses = 0
+        if not self._lost:
+            self.reason = reason
+            self._retry_s = now_s + LATE_RETRY_S
 
     def failed(self, now_s: float, reason: str, *, lost: bool = False) -> None:
         """It cannot be used now; try again later, each time later still."""

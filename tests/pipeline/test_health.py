@@ -49,6 +49,18 @@ def test_one_late_frame_is_no_failure() -> None:
     assert health.reason == "late"
 
 
+def test_a_late_renderer_is_looked_at_again_soon() -> None:
+    """Being late does not make the back-off grow: the machine may be busy for a moment only."""
+    health = RendererHealth()
+    for now_s in (1.0, 2.0, 3.0):
+        health.missed(now_s, "late")
+        health.missed(now_s, "late")
+        assert waits(health, now_s) == pytest.approx(0.15, abs=0.011)
+        health.succeeded(now_s + 0.2)
+    health.failed(10.0, "no")
+    assert waits(health, 10.0) == pytest.approx(0.5, abs=0.011)
+
+
 def test_a_relapse_goes_on_with_the_back_off() -> None:
     """A renderer that keeps failing right after it recovered is tried ever more seldom."""
     health = RendererHealth()
