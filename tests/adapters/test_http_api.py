@@ -385,7 +385,7 @@ async def test_a_client_may_vanish_or_talk_nonsense_in_the_middle(body: bytes) -
         with structlog.testing.capture_logs() as lines:
             request = f"POST /v1/events HTTP/1.1\r\nHost: {running.address}\r\n".encode()
             answer = await raw(running, request + body, vanish=True)
-            assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+            assert answer == b"" or b" 400 Bad Request\r\n" in answer
         assert not [line for line in lines if line["log_level"] == "error"]
         assert not running.daemon.main.submitted
         assert (await post(running, HAPPY)).status_code == 202
@@ -542,7 +542,7 @@ async def test_what_is_no_http_is_answered_400_without_a_traceback(
     async with served() as running:
         for nonsense in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/9\r\nx\r\n\r\n", b"\0" * 50):
             answer = await raw(running, nonsense, vanish=True)
-            assert answer == b"" or answer.startswith(b"HTTP/1.0 400 ") or b" 400 " in answer
+            assert answer == b"" or b" 400 Bad Request\r\n" in answer
         assert not [record for record in caplog.records if record.exc_info]
 
 
