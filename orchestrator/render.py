@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -12,7 +13,7 @@ import msgspec
 from orchestrator.app import characters_dir, choose_renderers, emotions_file
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.blending import compose
-from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.emotions import NEUTRAL, EmotionTable
 from orchestrator.settings import Settings
 from pipeline.contact_sheet import contact_sheet
 from pipeline.encoding import encode
@@ -50,7 +51,7 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
         settings = msgspec.structs.replace(settings, renderer=backend)
     sources, _ = choose_renderers(settings)
     emotions = EmotionTable.load(emotions_file(settings, config))
-    loaded = _portrait(settings, config, emotions, options)
+    loaded, look = _subject(settings, config, emotions, options)
     size_px = (options.size, options.size) if options.size else settings.stage.size_px
 
     renderer = sources[0].make()
@@ -58,11 +59,11 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
         prepared = renderer.prepare(loaded.portrait)
         if options.sheet:
             image = _sheet(
-                emotions,
+                look,
                 lambda face: renderer.render(prepared, face, (SHEET_CELL_PX, SHEET_CELL_PX)),
             )
         else:
-            image = renderer.render(prepared, _face(emotions, options), size_px)
+            image = renderer.render(prepared, _face(look, options), size_px)
     finally:
         renderer.close()
 
@@ -76,28 +77,35 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
     return 0
 
 
-def _portrait(
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one subject shows emotions at rest, as the daemon would: without idle life."""
+
+    emotions: EmotionTable
+    gains: Mapping[str, float] = field(default_factory=dict)
+    rest: FaceControls | None = None
+
+    def face(self, label: str, intensity: float) -> FaceControls:
+        weight = intensity * self.emotions[label].maximum if label != NEUTRAL else 0.0
+        weights = {NEUTRAL: 1.0 - weight} | ({label: weight} if weight else {})
+        return compose(weights, self.emotions, gains=self.gains, rest=self.rest)
+
+
+def _subject(
     settings: Settings, config: Path, emotions: EmotionTable, options: argparse.Namespace
-) -> LoadedPortrait:
+) -> tuple[LoadedPortrait, _Look]:
     if options.portrait is not None:
-        return load_portrait(options.portrait, landmarks=options.landmarks)
+        return load_portrait(options.portrait, landmarks=options.landmarks), _Look(emotions)
     book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
-    return book.get(options.character or settings.stage.character).load()
+    character = book.get(options.character or settings.stage.character)
+    return character.load(), _Look(emotions, character.gains, character.rest)
 
 
-def _face(emotions: EmotionTable, options: argparse.Namespace) -> FaceControls:
+def _face(look: _Look, options: argparse.Namespace) -> FaceControls:
     if not 0.0 <= options.intensity <= 1.0:
         raise ConfigError("--intensity", "expected a number from 0 to 1")
-    face = emotion_face(emotions, emotions.resolve(options.expression), options.intensity)
-    extra = dict(_control(text) for text in options.control)
-    weights = (
-        face.weights
-        + FaceControls.of(
-            **{name: value for name, value in extra.items() if name not in HEAD_NAMES}
-        ).weights
-    )
-    head = {name: getattr(face, name) + extra.get(name, 0.0) for name in HEAD_NAMES}
-    return FaceControls.clamped(weights, **head)
+    face = look.face(look.emotions.resolve(options.expression), options.intensity)
+    return _with(face, **dict(_control(text) for text in options.control))
 
 
 def _control(text: str) -> tuple[str, float]:
@@ -114,33 +122,35 @@ def _control(text: str) -> tuple[str, float]:
     return name, number
 
 
-def emotion_face(emotions: EmotionTable, label: str, intensity: float) -> FaceControls:
-    """The face of one emotion at rest, as the daemon shows it: without idle life."""
-    weight = intensity * emotions[label].maximum if label != "neutral" else 0.0
-    return compose({label: weight, "neutral": 1.0 - weight}, emotions)
-
-
-def _sheet(emotions: EmotionTable, draw: Draw) -> Image:
-    cells = [(label, draw(face)) for label, face in _sheet_faces(emotions)]
+def _sheet(look: _Look, draw: Draw) -> Image:
+    cells = [(label, draw(face)) for label, face in _sheet_faces(look)]
     return contact_sheet(cells, columns=SHEET_COLUMNS, cell_px=SHEET_CELL_PX)
 
 
-def _sheet_faces(emotions: EmotionTable) -> Iterator[tuple[str, FaceControls]]:
+def _sheet_faces(look: _Look) -> Iterator[tuple[str, FaceControls]]:
     """Seven emotions x four intensities, then blink, gaze, jaw and head turns."""
-    for label in emotions.labels:
+    for label in look.emotions.labels:
         for step in SHEET_STEPS:
-            yield f"{label} {step:.2f}", emotion_face(emotions, label, step)
+            yield f"{label} {step:.2f}", look.face(label, step)
+    still = look.face(NEUTRAL, 1.0)
     for step in SHEET_STEPS:
-        yield f"blink {step:.2f}", FaceControls.of(eyeBlinkLeft=step, eyeBlinkRight=step)
-    yield "look left", FaceControls.of(eyeLookOutLeft=0.8, eyeLookInRight=0.8)
-    yield "look right", FaceControls.of(eyeLookInLeft=0.8, eyeLookOutRight=0.8)
-    yield "look up", FaceControls.of(eyeLookUpLeft=0.8, eyeLookUpRight=0.8)
-    yield "look down", FaceControls.of(eyeLookDownLeft=0.8, eyeLookDownRight=0.8)
+        yield f"blink {step:.2f}", _with(still, eyeBlinkLeft=step, eyeBlinkRight=step)
+    yield "look left", _with(still, eyeLookOutLeft=0.8, eyeLookInRight=0.8)
+    yield "look right", _with(still, eyeLookInLeft=0.8, eyeLookOutRight=0.8)
+    yield "look up", _with(still, eyeLookUpLeft=0.8, eyeLookUpRight=0.8)
+    yield "look down", _with(still, eyeLookDownLeft=0.8, eyeLookDownRight=0.8)
     for step in SHEET_STEPS:
+        # On the portrait's own mouth: what brings its lips together would hold the jaw.
         yield f"jaw {step:.2f}", FaceControls.of(jawOpen=step)
     for name, angle in (("yaw", -12.0), ("yaw", 12.0), ("pitch", -10.0), ("pitch", 10.0)):
-        yield f"{name} {angle:+.0f}", FaceControls.of(**{name: angle})
-    yield "roll -8", FaceControls.of(roll=-8.0)
-    yield "roll +8", FaceControls.of(roll=8.0)
+        yield f"{name} {angle:+.0f}", _with(still, **{name: angle})
+    yield "roll -8", _with(still, roll=-8.0)
+    yield "roll +8", _with(still, roll=8.0)
     yield "pucker", FaceControls.of(mouthPucker=0.9)
-    yield "lips closed", FaceControls.of(mouthPressLeft=0.6, mouthPressRight=0.6)
+    yield "cheek puff", _with(still, cheekPuff=0.9)
+
+
+def _with(face: FaceControls, **named: float) -> FaceControls:
+    """A face with more controls and head angles on top."""
+    head = {name: getattr(face, name) + named.pop(name, 0.0) for name in HEAD_NAMES}
+    return FaceControls.clamped(face.weights + FaceControls.of(**named).weights, **head)
