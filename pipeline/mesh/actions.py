@@ -3,7 +3,7 @@
 One table, written for the character's left half (the image's right), x outwards, y down. The
 right half is its mirror image. Sizes follow the action units of the Facial Action Coding System
 (Ekman, Friesen and Hager 2002) that each ARKit blendshape stands for, at full strength: lip
-corners travel about 7 mm in AU 12, brows about 8 mm in AU 1+2, the chin about 24 mm in AU 26-27
+corners travel about 7 mm in AU 12, brows about 8 mm in AU 1+2, the chin about 21 mm in AU 26-27
 (63 mm to the unit). Eyelids, gaze and the inside of the mouth are drawn by `eyes` and `mouth`.
 
 `eyeLook*`, `eyeBlink*`, `eyeWide*` are absent here but for the skin they drag along: their work
@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.mesh.anatomy import MIRRORED, SIDES
+from pipeline.mesh.curves import LIP_SPOTS, LOWER_LIP, UPPER_LIP, along, lip_abscissae
 from pipeline.types import Float32Array
 
 Moves = Mapping[int | str, tuple[float, float]]
@@ -32,8 +33,8 @@ SIDED: Final[Mapping[str, Moves]] = {
     "eyeWide": {43: (0, -0.012), 44: (0, -0.012), 24: (0, -0.012), 25: (0, -0.012)},
     "mouthSmile": {
         54: (0.10, -0.105), 64: (0.092, -0.097), 53: (0.058, -0.052), 55: (0.06, -0.055),
-        52: (0.02, -0.010), 56: (0.025, -0.012), 63: (0.038, -0.030), 65: (0.038, -0.026),
-        51: (0, 0.004), 62: (0, 0.004), 66: (0, 0.006), 57: (0, 0.004),
+        52: (0.02, -0.010), 56: (0.025, -0.012), 63: (0.038, -0.030), 65: (0.038, -0.030),
+        51: (0, 0.004), 62: (0, 0.004), 66: (0, 0.004), 57: (0, 0.004),
         "fold": (0.055, -0.06), "fold_top": (0.022, -0.035), "apple": (0.022, -0.062),
         "under_eye": (0, -0.030), "cheek": (0.05, -0.05), "jowl": (0.03, -0.03),
         "marionette": (0.04, -0.035), "ala": (0.014, -0.012), 35: (0.010, -0.006),
@@ -41,8 +42,8 @@ SIDED: Final[Mapping[str, Moves]] = {
     },
     "mouthFrown": {
         54: (-0.012, 0.095), 64: (-0.012, 0.088), 53: (-0.008, 0.045), 55: (-0.004, 0.062),
-        52: (0, 0.006), 56: (0, 0.008), 63: (-0.006, 0.030), 65: (-0.004, 0.036),
-        57: (0, -0.006), 66: (0, -0.006), 62: (0, -0.004), "chin_boss": (0, -0.012),
+        52: (0, 0.006), 56: (0, 0.008), 63: (-0.006, 0.034), 65: (-0.006, 0.034),
+        57: (0, -0.006), 66: (0, -0.005), 62: (0, -0.005), "chin_boss": (0, -0.012),
         "fold": (0, 0.030), "cheek": (0, 0.030), "marionette": (0.004, 0.055),
         "jowl": (0, 0.030), "chin_side": (0, 0.015),
     },
@@ -52,9 +53,9 @@ SIDED: Final[Mapping[str, Moves]] = {
         "marionette": (0.025, -0.005),
     },
     "mouthStretch": {
-        54: (0.105, 0.035), 64: (0.096, 0.032), 53: (0.06, 0.012), 55: (0.06, 0.030),
-        52: (0.022, 0), 56: (0.022, 0.014), 63: (0.04, 0.006), 65: (0.04, 0.022),
-        57: (0, 0.006), "cheek": (0.045, 0.012), "jowl": (0.05, 0.03),
+        54: (0.105, 0.058), 64: (0.096, 0.055), 53: (0.06, 0.026), 55: (0.06, 0.056),
+        52: (0.022, 0.004), 56: (0.022, 0.024), 63: (0.04, 0.020), 65: (0.04, 0.040),
+        57: (0, 0.008), 66: (0, 0.006), "cheek": (0.045, 0.012), "jowl": (0.05, 0.03),
         "marionette": (0.06, 0.035), "fold": (0.04, 0.005), "chin_side": (0.02, 0.015),
     },
     "mouthPress": {
@@ -108,14 +109,14 @@ SYMMETRIC: Final[Mapping[str, Moves]] = {
         "brow_lid_in": (-0.004, -0.040), 27: (0, -0.012),
     },
     "jawOpen": {
-        8: (0, 0.40), 9: (-0.004, 0.385), 10: (-0.010, 0.335), 11: (-0.016, 0.250),
-        12: (-0.018, 0.150), 13: (-0.012, 0.065), 14: (-0.004, 0.020),
-        57: (0, 0.375), 56: (-0.012, 0.365), 55: (-0.035, 0.285), 66: (0, 0.365),
-        65: (-0.030, 0.310), 54: (-0.055, 0.125), 64: (-0.055, 0.125),
-        53: (-0.028, 0.020), 52: (-0.010, -0.004), 51: (0, -0.008), 63: (-0.018, -0.002),
-        62: (0, -0.008), "chin_boss": (0, 0.390), "chin_side": (-0.012, 0.350),
-        "marionette": (-0.040, 0.215), "jowl": (-0.030, 0.175), "cheek": (-0.020, 0.060),
-        "fold": (-0.024, 0.038),
+        8: (0, 0.336), 9: (-0.004, 0.323), 10: (-0.010, 0.281), 11: (-0.016, 0.21),
+        12: (-0.018, 0.126), 13: (-0.012, 0.055), 14: (-0.004, 0.017),
+        57: (0, 0.315), 56: (-0.012, 0.307), 55: (-0.035, 0.239), 66: (0, 0.307),
+        65: (-0.030, 0.26), 54: (-0.055, 0.105), 64: (-0.055, 0.105),
+        53: (-0.028, 0.017), 52: (-0.010, -0.003), 51: (0, -0.007), 63: (-0.018, -0.002),
+        62: (0, -0.007), "chin_boss": (0, 0.328), "chin_side": (-0.012, 0.294),
+        "marionette": (-0.040, 0.181), "jowl": (-0.030, 0.147), "cheek": (-0.020, 0.05),
+        "fold": (-0.024, 0.032),
     },
     "jawForward": {
         8: (0, 0.022), 9: (0.006, 0.020), 10: (0.010, 0.016), "chin_boss": (0, 0.014),
@@ -189,12 +190,21 @@ _SOFT_SIDED = (
     "brow_lid_in", "forehead_in", "forehead_mid", "forehead_out", "forehead_top", "temple",
 )  # fmt: skip
 _SOFT_MIDDLE = ("glabella", "forehead", "philtrum", "chin_boss")
+UPPER_LIP_SPOTS: Final = tuple(f"upper_lip{k}" for k in range(LIP_SPOTS))
+BEYOND_JAW: Final = tuple(f"beyond{i}" for i in range(3, 14))
+"""Spots outside the jaw line, one beside each landmark: the lower sheet ends there, and its edge
+must not lag behind."""
+LOWER_LIP_SPOTS: Final = tuple(f"lower_lip{k}" for k in range(LIP_SPOTS))
 SPOTS: Final[tuple[int | str, ...]] = (
     *range(68),
     *(name + side for name in _SOFT_SIDED for side in SIDES),
     *_SOFT_MIDDLE,
+    *UPPER_LIP_SPOTS,
+    *LOWER_LIP_SPOTS,
+    *BEYOND_JAW,
 )
-"""Every spot that a control can move; rows of the arrays below."""
+"""Every spot that a control can move; rows of the arrays below. Spots along the inner edges of
+the lips follow the landmarks there, see `follow_lips`."""
 SPOT_INDEX: Final[Mapping[int | str, int]] = {spot: row for row, spot in enumerate(SPOTS)}
 
 
@@ -254,3 +264,23 @@ def _other_side(spot: str) -> str:
     if spot.endswith("Right"):
         return spot.removesuffix("Right") + "Left"
     return spot
+
+
+def follow_lips(moved: Float32Array, at: Float32Array) -> None:
+    """Let the spots along the lips' inner edges move as the landmarks beside them, in place.
+
+    Args:
+        moved: (spots, 2) float32 in face units.
+        at: (68, 2) float32, the portrait's landmarks in face units.
+    """
+    x = lip_abscissae(at)
+    for spots, lip in ((UPPER_LIP_SPOTS, UPPER_LIP), (LOWER_LIP_SPOTS, LOWER_LIP)):
+        rows = [SPOT_INDEX[spot] for spot in spots]
+        for axis in (0, 1):
+            moved[rows, axis] = along(x, at[list(lip), 0], moved[list(lip), axis])
+
+
+def follow_jaw(moved: Float32Array) -> None:
+    """Let the spots outside the jaw line move as the landmarks on it, in place: (spots, 2)."""
+    for spot in BEYOND_JAW:
+        moved[SPOT_INDEX[spot]] = moved[int(spot.removeprefix("beyond"))]

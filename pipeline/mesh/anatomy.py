@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.errors import RenderError
 from pipeline.mesh.arrays import f32
+from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_abscissae, lip_edge
 from pipeline.types import FaceLandmarks, Float32Array
 
 POINTS: Final = 68
@@ -71,7 +72,7 @@ class Anatomy:
         unit = float(np.hypot(*across))
         if unit < 4.0:
             raise RenderError("the face is too small to animate")
-        x_axis = across / unit
+        x_axis = _upright(points, across)
         axes = np.stack([x_axis, f32([-x_axis[1], x_axis[0]])]).astype(np.float32)
         origin = eyes.mean(axis=0).astype(np.float32)
         if float((points[8] - origin) @ axes[1]) < unit * 0.5:
@@ -89,7 +90,22 @@ class Anatomy:
 
     def spot(self, name: int | str) -> Float32Array:
         """Pixels (2,) of a landmark by index or a soft spot by name."""
-        return self.points[name] if isinstance(name, int) else self.soft[name]
+        return f32(self.points[name]) if isinstance(name, int) else self.soft[name]
+
+    def on_side(self, name: int | str, side: str) -> Float32Array:
+        """Pixels (2,) of a spot named for the character's left half, on `side`."""
+        if isinstance(name, int):
+            return f32(self.points[name if side == "Left" else MIRRORED[name]])
+        return self.soft[name if name in self.soft else name + side]
+
+
+def _upright(points: Float32Array, across: Float32Array) -> Float32Array:
+    """The face's x axis: mostly the line of the eyes, corrected by mouth and chin."""
+    mouth = points[54] - points[48]
+    down = points[8] - (points[36:42].mean(axis=0) + points[42:48].mean(axis=0)) / 2
+    angles = [np.arctan2(v[1], v[0]) for v in (across, mouth, f32([down[1], -down[0]]))]
+    angle = angles[0] + np.clip(0.25 * (angles[1] + angles[2] - 2 * angles[0]), -0.1, 0.1)
+    return f32([float(np.cos(angle)), float(np.sin(angle))])
 
 
 def _soft_points(face: Anatomy) -> dict[str, Float32Array]:
@@ -105,6 +121,14 @@ def _soft_points(face: Anatomy) -> dict[str, Float32Array]:
     soft["glabella"] = face.to_pixels((at[21] + at[22]) / 2)
     soft["forehead"] = soft["glabella"] - face.axes[1] * np.float32(0.35 * face.unit)
     soft["philtrum"] = (face.points[33] + face.points[51]) / 2
+    x = lip_abscissae(at)
+    for name, lip in (("upper_lip", UPPER_LIP), ("lower_lip", LOWER_LIP)):
+        for k, spot in enumerate(np.stack([x, lip_edge(at, lip, x)], axis=-1)):
+            soft[f"{name}{k}"] = face.to_pixels(f32(spot))
+    centre = (at[30] + at[8]) / 2
+    for i in range(3, 14):
+        away = at[i] - centre
+        soft[f"beyond{i}"] = face.to_pixels(f32(at[i] + 0.4 * away / np.hypot(*away)))
     soft["chin_boss"] = face.points[57] * 0.5 + face.points[8] * 0.5
     return soft
 

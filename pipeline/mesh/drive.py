@@ -103,7 +103,7 @@ def _limited(share: float) -> float:
 
 def _saturated(x: float) -> float:
     """0 at 0, rising at most as fast as x, towards 1."""
-    return 1.0 - math.exp(-max(x, 0.0))
+    return math.tanh(max(x, 0.0))
 
 
 def _sum(weights: Float32Array, names: tuple[str, ...]) -> float:

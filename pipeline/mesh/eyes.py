@@ -26,6 +26,7 @@ _LASHES: Final = 0.030  # above the lid's edge: moves as one piece
 _LASH_OVERHANG: Final = 0.010  # the edge lies this far below the landmarks, lashes included
 _EDGE: Final = 0.014
 _LOWER_REACH: Final = 0.17
+_GLINT_FOLLOWS: Final = 0.8
 _QUIET: Final = 0.012  # movement below which the photo itself shows through
 
 
@@ -53,15 +54,17 @@ class Eye:
     photo: Image
     ball: Image
     iris: Image
+    glint: Image
     upper: Image
+    shut: Image
     lower: Image
     grid: Grid
     upper_travel: Float32Array
     lower_travel: Float32Array
     identity: Float32Array
+    nodes: Float32Array
     opening: float
     unit: float
-    lid_light: Float32Array
 
     def draw(self, state: EyeState, texture: Image) -> None:
         """Write the eye in `state` into the texture, over its own patch."""
@@ -79,10 +82,11 @@ class Eye:
         target[:] = drawn
 
     def _drawn(self, state: EyeState) -> Image:
-        upper = self._lid(self.upper, self.upper_travel, state.upper * (1.0 - state.lower))
+        closing = float(np.clip(state.upper, 0.0, 1.0))
+        skin = cv2.addWeighted(self.upper, 1.0 - closing, self.shut, closing, 0.0)
+        upper = self._lid(cast(Image, skin), self.upper_travel, state.upper * (1.0 - state.lower))
         lower = self._lid(self.lower, self.lower_travel, state.lower)
         upper_edge, lower_edge = layers.edge_of(upper), layers.edge_of(lower)
-        closing = float(np.clip(state.upper, 0.0, 1.0))
         brightness = layers.look_up(_lid_shadow(closing), upper_edge)
         view = layers.shaded(self._ball(state.gaze), brightness)
         view = layers.over(layers.colour_of(lower), layers.look_up(_COVERAGE, lower_edge), view)
@@ -90,16 +94,23 @@ class Eye:
 
     def _lid(self, sheet: Image, travel: Float32Array, amount: float) -> Image:
         h, w = sheet.shape[:2]
-        backward = inverted(travel * np.float32(amount), self.grid.indices(), self.grid.stride)
+        backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 8)
         places = minus(self.identity, enlarged(backward, w, h))
         return sampled(sheet, places)
 
     def _ball(self, gaze: tuple[float, float]) -> Image:
-        shift = f32([[1, 0, gaze[0] * self.unit], [0, 1, gaze[1] * self.unit]])
-        h, w = self.ball.shape[:2]
-        iris = cast(Image, cv2.warpAffine(self.iris, shift, (w, h), flags=cv2.INTER_LINEAR))
+        x, y = gaze[0] * self.unit, gaze[1] * self.unit
+        iris = self._shifted(self.iris, x, y)
         opacity = layers.edge_of(iris).astype(np.float32) * np.float32(1 / 255)
-        return layers.over(layers.colour_of(iris), opacity, self.ball)
+        ball = layers.over(layers.colour_of(iris), opacity, self.ball)
+        # A reflection on a turning ball stays behind: it shows where the light is.
+        glint = self._shifted(self.glint, _GLINT_FOLLOWS * x, _GLINT_FOLLOWS * y)
+        return cast(Image, cv2.add(ball, glint))
+
+    def _shifted(self, image: Image, x: float, y: float) -> Image:
+        h, w = image.shape[:2]
+        shift = f32([[1, 0, x], [0, 1, y]])
+        return cast(Image, cv2.warpAffine(image, shift, (w, h), flags=cv2.INTER_LINEAR))
 
 
 _COVERAGE: Final = layers.coverage_table(_EDGE)
@@ -119,6 +130,7 @@ class _Lids:
     upper: Float32Array
     lower: Float32Array
     brow: float
+    pixels: Float32Array
 
     @classmethod
     def of(cls, face: Anatomy, first: int, at: Float32Array) -> _Lids:
@@ -138,7 +150,7 @@ class _Lids:
         brow = float(local(brows[1:4])[1].mean())
         upper = _lid_curve(*local(p[[first + 1, first + 2]]), s)
         lower = _lid_curve(*local(p[[first + 5, first + 4]]), s)
-        return cls(s, v, np.minimum(upper, lower), lower, brow)
+        return cls(s, v, np.minimum(upper, lower), lower, brow, at)
 
 
 def _lid_curve(s: Float32Array, v: Float32Array, at: Float32Array) -> Float32Array:
@@ -171,19 +183,20 @@ def prepare(face: Anatomy, texture: Image, side: int) -> Eye:
         _folded(cut, lids, face, lids.lower, 1.0),
         (lids.v - lids.lower + beyond).astype(np.float32),
     )
-    ball, iris = _ball_and_iris(cut, lids, face, side, pixels)
+    shut = _without_crease(upper, lids, face.unit)
+    ball, iris, glint = _ball_and_iris(cut, lids, face, side)
     coarse = _Lids.of(face, first, grid.nodes())
     down = _across(face, first)
     upper_travel, lower_travel = _travels(coarse)
     scale = np.float32(face.unit) * down
     return Eye(
-        grid.left, grid.top, cut, ball, iris, upper, lower, grid,
+        grid.left, grid.top, cut, ball, iris, glint, upper, shut, lower, grid,
         (upper_travel[..., None] * scale).astype(np.float32),
         (-lower_travel[..., None] * scale).astype(np.float32),
         Grid(0, 0, w, h, 1).nodes(),
+        grid.indices(),
         float((coarse.lower - coarse.upper).max()),
         face.unit,
-        np.ones((h, w), np.float32),
     )  # fmt: skip
 
 
@@ -235,37 +248,59 @@ def _folded(cut: Image, lids: _Lids, face: Anatomy, edge: Float32Array, side: fl
     return sampled(cut, places)
 
 
-def _ball_and_iris(
-    cut: Image, lids: _Lids, face: Anatomy, side: int, pixels: Grid
-) -> tuple[Image, Image]:
-    """The white of the eye without its iris, and the whole iris with opacity in channel four."""
+def _without_crease(upper: Image, lids: _Lids, unit: float) -> Image:
+    """The upper lid's sheet with its crease smoothed out, as it is when the eye is shut.
+
+    Dark lines between lashes and brow are filled by a morphological closing, or they would be
+    drawn out into smudges.
+    """
+    photo = upper[..., :3]
+    fine = blurred(f32(photo), max(0.012 * unit, 0.5))
+    size = int(0.24 * unit) | 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    level = blurred(cast(Float32Array, cv2.morphologyEx(fine, cv2.MORPH_CLOSE, disc)), 0.03 * unit)
+    above = lids.upper - lids.v
+    band = smoothstep(above, 0.012, 0.035) * smoothstep(lids.v - lids.brow, 0.03, 0.08)
+    band = band * (1 - smoothstep(np.abs(lids.s), 1.0, 1.25))
+    filled = photo + 0.9 * np.maximum(level - fine, 0.0) * band[..., None]
+    return u8(np.dstack([filled, upper[..., 3]]))
+
+
+def _ball_and_iris(cut: Image, lids: _Lids, face: Anatomy, side: int) -> tuple[Image, Image, Image]:
+    """The white of the eye; the whole iris, opacity in channel four; the light reflected on it."""
     centre, radius = face.irises[side, :2], float(face.irises[side, 2])
-    delta = pixels.nodes() - centre
-    distance = np.hypot(delta[..., 0], delta[..., 1]) / radius
+    delta = lids.pixels - centre
+    distance = f32(np.hypot(delta[..., 0], delta[..., 1]) / radius)
     open_ = np.abs(lids.s) < 0.97
     clear = open_ & (lids.v > lids.upper + 0.022) & (lids.v < lids.lower - 0.008)
-    white = _white(cut, clear & (distance > 1.12), lids, face.unit)
+    white = _white(cut, clear & (distance > 1.12), distance, lids, face.unit)
     seen = open_ & (lids.v > lids.upper + 0.018) & (lids.v < lids.lower - 0.002)
-    iris = _whole_iris(cut, seen, delta, radius=radius, unit=face.unit)
+    iris, glint = _whole_iris(cut, seen, delta, radius=radius, unit=face.unit)
     opacity = 1.0 - smoothstep(distance, 0.96, 1.10)
-    return white, u8(np.dstack([iris, 255 * opacity]))
+    return white, u8(np.dstack([iris, 255 * opacity])), glint
 
 
-def _white(cut: Image, clear: Mask, lids: _Lids, unit: float) -> Image:
+def _white(cut: Image, clear: Mask, distance: Float32Array, lids: _Lids, unit: float) -> Image:
     """The visible white of the eye, spread to where iris and lids hide it."""
-    weight = clear.astype(np.float32)
-    if weight.sum() < 12:
+    seen = clear.astype(np.float32)
+    if seen.sum() < 12:
         bright = np.percentile(cut.reshape(-1, 3), 90, axis=0).astype(np.float32)
         spread = np.broadcast_to(bright * f32([0.98, 0.95, 0.93]), cut.shape)
     else:
-        fine = _spread(cut, weight, 0.03 * unit)
-        wide = _spread(cut, weight, 0.12 * unit)
-        trust = blurred(weight, 0.03 * unit)[..., None]
-        trust = np.clip(trust * 6, 0, 1)
-        spread = fine * trust + wide * (1 - trust)
-    # The ball turns away from the light towards both corners.
-    spread = spread * (1.0 - 0.10 * np.clip(np.abs(lids.s), 0, 1) ** 3)[..., None]
-    keep = blurred(weight, 0.008 * unit)[..., None]
+        # Behind the iris goes the white proper: lashes, veins and shadows are left out of it.
+        grey = cut.astype(np.float32).mean(axis=-1)
+        low, high = np.percentile(grey[clear], (15, 70))
+        pure = f32(seen * (0.05 + 0.95 * smoothstep(grey, float(low), float(max(high, low + 1)))))
+        behind = _spread(cut, pure, 0.10 * unit)
+        beside = _spread(cut, seen, 0.020 * unit)
+        trust = np.clip(blurred(seen, 0.020 * unit) * 5, 0, 1)
+        trust = trust * smoothstep(distance, 1.10, 1.35)
+        spread = beside * trust[..., None] + behind * (1 - trust[..., None])
+    # The ball turns away from the light towards both corners, and the upper lid shades it.
+    shade = 1.0 - 0.10 * np.clip(np.abs(lids.s), 0, 1) ** 3
+    shade = shade - 0.20 * np.exp(-np.maximum(lids.v - lids.upper, 0.0) / 0.045)
+    spread = spread * shade[..., None]
+    keep = blurred(seen, 0.008 * unit)[..., None]
     keep = np.clip(keep * 2 - 1, 0, 1)
     return u8(cut * keep + spread * (1 - keep))
 
@@ -280,26 +315,38 @@ def _spread(cut: Image, weight: Float32Array, sigma: float) -> Float32Array:
 
 def _whole_iris(
     cut: Image, seen: Mask, delta: Float32Array, *, radius: float, unit: float
-) -> Image:
-    """The iris with the parts behind the lids filled in: mirrored, else by its mean ring colour."""
-    distance = np.hypot(delta[..., 0], delta[..., 1]) / radius
+) -> tuple[Image, Image]:
+    """The iris without reflections, its hidden parts filled in, and the reflections.
+
+    What the lids hide is mirrored from below where that is visible, else it gets the mean colour
+    of its ring. Reflections are what is much brighter than its ring.
+    """
+    distance = f32(np.hypot(delta[..., 0], delta[..., 1]) / radius)
     inside = distance < 1.12
     known = (seen & inside).astype(np.float32)
-    rings = np.clip((distance * 12).astype(int), 0, 13)
+    ringed = _rings(cut, distance, known > 0, inside, radius)
     colour = cut.astype(np.float32)
-    mean = np.zeros((14, 3), np.float32)
-    for ring in range(14):
-        chosen = (rings == ring) & (known > 0)
-        source = colour[chosen] if chosen.sum() >= 4 else colour[inside]
-        mean[ring] = np.median(source, axis=0)
-    ringed = blurred(mean[rings], max(0.06 * radius, 0.5))
+    bright = (colour - ringed).min(axis=-1)
+    light = smoothstep(bright, 22.0, 50.0) * known * (1.0 - smoothstep(distance, 0.62, 0.78))
+    light = np.clip(blurred(f32(light), 0.008 * unit) * 1.6, 0, 1)[..., None]
+    matt = colour * (1 - light) + np.minimum(colour, ringed) * light
     h, w = cut.shape[:2]
     places = Grid(0, 0, w, h, 1).nodes()
     places[..., 1] -= 2 * delta[..., 1]
-    mirrored = sampled_field(colour, places)
-    soft = blurred(known, 0.008 * unit)
-    soft = f32(np.clip(soft * 2 - 1, 0, 1))
-    there = sampled_field(f32(soft), places)[..., None]
-    filled = mirrored * there + ringed * (1 - there)
-    whole = colour * soft[..., None] + filled * (1 - soft[..., None])
-    return u8(whole)
+    soft = f32(np.clip(blurred(known, 0.008 * unit) * 2 - 1, 0, 1))
+    there = sampled_field(soft, places)[..., None]
+    filled = sampled_field(f32(matt), places) * there + ringed * (1 - there)
+    whole = u8(matt * soft[..., None] + filled * (1 - soft[..., None]))
+    return whole, u8(np.maximum(colour - matt, 0.0) * soft[..., None])
+
+
+def _rings(
+    cut: Image, distance: Float32Array, known: Mask, inside: Mask, radius: float
+) -> Float32Array:
+    """Median colour of the visible iris at each distance from its centre."""
+    rings = np.clip((distance * 12).astype(int), 0, 13)
+    mean = np.zeros((14, 3), np.float32)
+    for ring in range(14):
+        chosen = (rings == ring) & known
+        mean[ring] = np.median(cut[chosen if chosen.sum() >= 4 else inside], axis=0)
+    return blurred(mean[rings], max(0.06 * radius, 0.5))

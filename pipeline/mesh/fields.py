@@ -21,7 +21,7 @@ _REACH: Final = 0.52
 """Length scale of the interpolating kernel in face units: how far a moved spot drags its skin."""
 _SOFTNESS: Final = 2e-3
 """Ridge of the interpolation: lets neighbouring spots disagree by a hair instead of rippling."""
-_INVERSION_STEPS: Final = 4
+_DAMPING: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +99,27 @@ def _matern(a: Float32Array, b: Float32Array) -> npt.NDArray[np.float64]:
     return cast(npt.NDArray[np.float64], (1.0 + r + r * r / 3.0) * np.exp(-r))
 
 
-def inverted(forward: Float32Array, identity: Float32Array, stride: float) -> Float32Array:
+def inverted(
+    forward: Float32Array, identity: Float32Array, stride: float, steps: int = 5
+) -> Float32Array:
     """Where the colour at each node rests, relative to the node: (rows, columns, 2) float32.
 
-    Solves b(q) = forward(q - b(q)), by iteration: each step shrinks the error by the field's
-    steepness, and the fields are made so that this stays below one.
+    Solves b(q) = forward(q - b(q)) by damped iteration, which converges where skin is squeezed by
+    less than all of its size and stretched up to threefold.
 
     Args:
         forward: (rows, columns, 2), displacement of resting skin in pixels.
         identity: `Grid.indices` of its grid.
         stride: pixels between nodes.
+        steps: iterations; each halves the error or better.
     """
     backward = forward
-    for _ in range(_INVERSION_STEPS):
-        places = cv2.addWeighted(backward, -1.0 / stride, identity, 1.0, 0.0)
-        backward = sampled_field(forward, cast(Float32Array, places))
+    for _ in range(steps):
+        places = cv2.scaleAdd(backward, -1.0 / stride, identity)
+        found = sampled_field(forward, cast(Float32Array, places))
+        backward = cast(
+            Float32Array, cv2.addWeighted(found, _DAMPING, backward, 1.0 - _DAMPING, 0.0)
+        )
     return backward
 
 

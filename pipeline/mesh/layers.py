@@ -12,6 +12,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
+from pipeline.mesh.arrays import f32
 from pipeline.types import Float32Array, Image
 
 _LEVELS_PER_UNIT: Final = 1200.0
@@ -41,7 +42,7 @@ def shadow_table(reach: float, depth: float) -> Float32Array:
     """
     distance = (_MIDDLE - np.arange(256, dtype=np.float32)) / _LEVELS_PER_UNIT
     fall = np.exp(-np.maximum(distance, 0.0) / max(reach, 1e-6))
-    return cast(Float32Array, (1.0 - depth * fall).astype(np.float32))
+    return f32(1.0 - depth * fall)
 
 
 def edge_of(sheet: Image) -> Image:

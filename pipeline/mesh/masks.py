@@ -12,7 +12,9 @@ from pipeline.types import Float32Array
 
 # Face units beyond the outline of the face where an influence has faded to nothing.
 _EXPRESSION_REACH: Final = 0.34
-_POSE_REACH: Final = 0.72
+_SHEET_REACH: Final = (0.55, 1.0)
+_POSE_REACH_UP: Final = 0.75  # hair hides a long fade, collars and necks do not
+_POSE_REACH_DOWN: Final = 0.55
 _BORDER: Final = 0.12
 
 
@@ -68,7 +70,16 @@ def expression(face: Anatomy, nodes: Float32Array) -> Float32Array:
     return (1.0 - smoothstep(outside, 0.0, _EXPRESSION_REACH)).astype(np.float32)
 
 
+def lower_sheet(face: Anatomy, nodes: Float32Array) -> Float32Array:
+    """Where the lower sheet moves: well beyond the jaw line at which it ends."""
+    outside = distance_outside(outline(face), face.to_face(nodes))
+    return 1.0 - smoothstep(outside, *_SHEET_REACH)
+
+
 def pose(face: Anatomy, nodes: Float32Array) -> Float32Array:
     """Where head turns move pixels: the face fully, hair and neck less and less."""
-    outside = distance_outside(outline(face), face.to_face(nodes))
-    return (1.0 - smoothstep(outside, -0.05, _POSE_REACH)).astype(np.float32)
+    at = face.to_face(nodes)
+    outside = distance_outside(outline(face), at)
+    up = 1.0 - smoothstep(at[..., 1], 0.0, 1.2)
+    reach = _POSE_REACH_DOWN + (_POSE_REACH_UP - _POSE_REACH_DOWN) * up
+    return 1.0 - smoothstep((outside + 0.05) / (reach + 0.05), 0.0, 1.0)

@@ -13,20 +13,19 @@ from itertools import pairwise
 from typing import Final, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.mesh import layers
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import f32, sampled, smoothstep, u8
+from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_edge, smooth_line
 from pipeline.mesh.fields import Grid
 from pipeline.mesh.masks import distance_outside
 from pipeline.types import Float32Array, Image
 
-Abscissae = npt.NDArray[np.float64]
-
 _LIP_EDGE: Final = 0.012
-_INTERIOR: Final = 0.012
-JAW_DROP: Final = 0.33
+_LIP_INSET: Final = 0.014  # photos blur lips into teeth over about this much
+_SHOWS_TEETH: Final = 0.045  # a parting in the portrait beyond which its own teeth are used
+JAW_DROP: Final = 0.28
 JAW_SHIFT: Final = 0.09
 
 # Widths of the upper front teeth from the middle outwards as they appear from the front, and
@@ -54,40 +53,6 @@ class Mouth:
     jaw: Image
 
 
-def lip_line(face: Anatomy, indices: tuple[int, ...], x: Float32Array) -> Float32Array:
-    """The lip edge through landmarks at face-unit abscissae: a shape-preserving cubic."""
-    p = face.to_face(face.points)[list(indices)].astype(np.float64)
-    order = np.argsort(p[:, 0])
-    return _monotone_cubic(p[order, 0], p[order, 1], x)
-
-
-UPPER_LIP: Final = (60, 61, 62, 63, 64)
-LOWER_LIP: Final = (60, 67, 66, 65, 64)
-
-
-def _monotone_cubic(xs: Abscissae, ys: Abscissae, x: Float32Array) -> Float32Array:
-    """Fritsch-Carlson interpolation (SIAM J. Numer. Anal. 17, 1980), constant outside."""
-    h = np.maximum(np.diff(xs), 1e-6)
-    slope = np.diff(ys) / h
-    inner = np.where(
-        slope[:-1] * slope[1:] > 0,
-        2 * slope[:-1] * slope[1:] / (slope[:-1] + slope[1:] + 1e-12),
-        0.0,
-    )
-    first, last = 1.5 * slope[0] - 0.5 * inner[0], 1.5 * slope[-1] - 0.5 * inner[-1]
-    tangent = np.concatenate([[first], inner, [last]])
-    at = np.clip(x, xs[0], xs[-1])
-    i = np.clip(np.searchsorted(xs, at, side="right") - 1, 0, len(h) - 1)
-    t = (at - xs[i]) / h[i]
-    value = (
-        (1 + 2 * t) * (1 - t) ** 2 * ys[i]
-        + t * (1 - t) ** 2 * h[i] * tangent[i]
-        + t * t * (3 - 2 * t) * ys[i + 1]
-        - t * t * (1 - t) * h[i] * tangent[i + 1]
-    )
-    return f32(value)
-
-
 def prepare(face: Anatomy, texture: Image, box: tuple[int, int, int, int]) -> Mouth:
     """Take the mouth apart.
 
@@ -100,29 +65,29 @@ def prepare(face: Anatomy, texture: Image, box: tuple[int, int, int, int]) -> Mo
     cut = np.ascontiguousarray(texture[top:bottom, left:right])
     h, w = cut.shape[:2]
     at = face.to_face(Grid(left, top, w, h, 1).nodes())
-    upper_line = lip_line(face, UPPER_LIP, at[..., 0])
-    lower_line = np.maximum(lip_line(face, LOWER_LIP, at[..., 0]), upper_line)
+    p = face.to_face(face.points)
+    upper_line = lip_edge(p, UPPER_LIP, at[..., 0])
+    lower_line = np.maximum(lip_edge(p, LOWER_LIP, at[..., 0]), upper_line)
     hole = _hole(face)
     skin = _lower_skin(face)
     upper = layers.with_edge(_folded(cut, at, upper_line, face, -1.0), distance_outside(hole, at))
     lower = layers.with_edge(_folded(cut, at, lower_line, face, 1.0), -distance_outside(skin, at))
     light = _exposure(texture, face)
-    own = _own_interior(cut, at, face, upper_line, lower_line)
+    own = _own_interior(cut, at, face, (upper_line, lower_line), light)
     cavity = _cavity(at, face, light)
     teeth = _upper_teeth(at, face, light) if own is None else own
     return Mouth(left, top, upper, lower, cavity, teeth, _jaw(at, face, light))
 
 
-def _curve(face: Anatomy, indices: tuple[int, ...], backwards: bool) -> Float32Array:
+def _curve(face: Anatomy, indices: tuple[int, ...]) -> Float32Array:
     p = face.to_face(face.points)
     x = np.linspace(p[60, 0], p[64, 0], 33, dtype=np.float32)
-    line = np.stack([x, lip_line(face, indices, x)], axis=-1)
-    return line[::-1] if backwards else line
+    return np.stack([x, lip_edge(p, indices, x)], axis=-1)
 
 
 def _hole(face: Anatomy) -> Float32Array:
     """What the upper sheet leaves open: below the upper lip, between the corners."""
-    curve = _curve(face, UPPER_LIP, backwards=False)
+    curve = _curve(face, UPPER_LIP)
     below = float(curve[:, 1].max()) + 0.55
     ends = f32([[curve[-1, 0] - 0.02, below], [curve[0, 0] + 0.02, below]])
     return np.concatenate([curve, ends]).astype(np.float32)
@@ -131,36 +96,18 @@ def _hole(face: Anatomy) -> Float32Array:
 def _lower_skin(face: Anatomy) -> Float32Array:
     """What the lower sheet covers: from the lower lip down to the jaw line."""
     p = face.to_face(face.points)
-    curve = _curve(face, LOWER_LIP, backwards=False)
-    upper = _curve(face, UPPER_LIP, backwards=False)
+    curve = _curve(face, LOWER_LIP)
+    upper = _curve(face, UPPER_LIP)
     curve[:, 1] = np.maximum(curve[:, 1], upper[:, 1])
-    jaw = _smooth_line(p[4:13])[::-1]
+    jaw = smooth_line(p[4:13])[::-1]
     return np.concatenate([curve, jaw]).astype(np.float32)
-
-
-def _smooth_line(points: Float32Array) -> Float32Array:
-    """A Catmull-Rom curve through points, 8 pieces each."""
-    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    pieces = []
-    t = np.linspace(0, 1, 8, endpoint=False, dtype=np.float32)[:, None]
-    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
-        pieces.append(
-            0.5
-            * (
-                2 * b
-                + (c - a) * t
-                + (2 * a - 5 * b + 4 * c - d) * t**2
-                + (3 * b - a - 3 * c + d) * t**3
-            )
-        )
-    return np.concatenate([*pieces, points[-1:]]).astype(np.float32)
 
 
 def _folded(cut: Image, at: Float32Array, line: Float32Array, face: Anatomy, side: float) -> Image:
     """Skin of one lip without what shows between the lips: mirrored there instead."""
     p = face.to_face(face.points)
     between = (at[..., 0] > p[60, 0] - 0.02) & (at[..., 0] < p[64, 0] + 0.02)
-    excess = np.maximum((at[..., 1] - line) * -side + 0.006, 0.0)
+    excess = np.maximum((at[..., 1] - line) * -side + _LIP_INSET, 0.0)
     excess = excess * (between & (excess < 0.3))
     shift = np.float32(2 * side * face.unit) * excess[..., None] * face.axes[1]
     h, w = cut.shape[:2]
@@ -216,7 +163,7 @@ def _between_teeth(x: Float32Array) -> Float32Array:
 def _teeth(x: Float32Array, y: Float32Array, light: Float32Array, brightness: float) -> Image:
     """Teeth whose biting edge lies at y = 0 and whose roots lie at negative y."""
     gap = _between_teeth(x)
-    round_ = 1.0 - 0.20 * gap**4 - 0.35 * smoothstep(gap, 0.90, 1.0)
+    round_ = 1.0 - 0.18 * gap**4 - 0.22 * smoothstep(gap, 0.86, 1.0)
     arch = 1.0 - 0.75 * smoothstep(np.abs(x), 0.10, 0.42)
     height = 1.0 - 0.12 * smoothstep(-y, 0.06, 0.16) - 0.10 * smoothstep(y, -0.03, 0.0)
     enamel = f32([226, 216, 200]) * (round_ * arch * height * brightness)[..., None]
@@ -232,15 +179,13 @@ def _jaw(at: Float32Array, face: Anatomy, light: Float32Array) -> Image:
     """Tongue and lower teeth, where they lie while the jaw is shut."""
     x, line = _middle(face, at)
     y = at[..., 1] - line
-    mound = ((x / 0.24) ** 2 + ((y - 0.13) / 0.15) ** 2).astype(np.float32)
-    tongue = 1 - smoothstep(mound, 0.55, 1.05)
-    groove = 1 - 0.18 * np.exp(-((x / 0.02) ** 2))
-    flesh = f32([150, 74, 72]) * (groove * (0.55 + 0.3 * np.clip(1 - mound, 0, 1)))[..., None]
-    lower = -(y - 0.055 - 0.22 * x * x)
-    teeth = _teeth(
-        (x * 1.45).astype(np.float32), lower.astype(np.float32), np.ones(3, np.float32), 0.66
-    )
-    cover = teeth[..., 3:].astype(np.float32) / 255
+    mound = f32((x / 0.25) ** 2 + ((y - 0.16) / 0.17) ** 2)
+    tongue = 1 - smoothstep(mound, 0.45, 1.05)
+    groove = 1 - 0.15 * np.exp(-((x / 0.03) ** 2))
+    flesh = f32([158, 82, 80]) * (groove * (0.45 + 0.4 * np.clip(1 - mound, 0, 1)))[..., None]
+    edge = f32(-(y - 0.085 - 0.30 * x * x + 0.006 * _between_teeth(f32(x * 1.5)) ** 2))
+    teeth = _teeth(f32(x * 1.5), edge, f32([0.70, 0.60, 0.53]), 1.0)
+    cover = f32(teeth[..., 3:]) / 255 * (1 - smoothstep(np.abs(x), 0.16, 0.26))[..., None]
     colour = flesh * (1 - cover) + teeth[..., :3] * cover
     opacity = np.maximum(tongue, cover[..., 0])
     return u8(np.dstack([colour * light, 255 * opacity]))
@@ -250,18 +195,38 @@ def _own_interior(
     cut: Image,
     at: Float32Array,
     face: Anatomy,
-    upper_line: Float32Array,
-    lower_line: Float32Array,
+    lips: tuple[Float32Array, Float32Array],
+    light: Float32Array,
 ) -> Image | None:
-    """What the portrait itself shows between its lips, or None where they are closed."""
+    """What the portrait itself shows between its lips, or None where they are closed.
+
+    Its teeth are continued a little below the lower lip's edge, and above the upper lip's until
+    they reach the gum, for lips that move away.
+    """
     p = face.to_face(face.points)
-    height = float((lower_line - upper_line).max())
-    if height < 0.045:
+    upper, lower = lips
+    if float((lower - upper).max()) < _SHOWS_TEETH:
         return None
-    inside = np.minimum(at[..., 1] - upper_line, lower_line - at[..., 1])
-    inside = np.minimum(inside, np.minimum(at[..., 0] - p[60, 0], p[64, 0] - at[..., 0]))
-    opacity = smoothstep(inside, 0.0, _INTERIOR)
-    return u8(np.dstack([cut, 255 * opacity]))
+    above = np.maximum(upper + 0.014 - at[..., 1], 0.0)
+    below = np.maximum(at[..., 1] - (lower - 0.012), 0.0)
+    height = np.maximum(lower - upper - 0.026, 0.004)
+    up = np.minimum(1.7 * above, height + above)
+    down = -np.minimum(1.4 * below, height + below)
+    shift = f32((up + down) * face.unit)[..., None] * face.axes[1]
+    h, w = cut.shape[:2]
+    teeth = f32(sampled(cut, f32(Grid(0, 0, w, h, 1).nodes() + shift)))
+    teeth = teeth * (1.0 - 0.35 * smoothstep(above, 0.0, 0.06))[..., None]
+    teeth = teeth * (1.0 - 0.40 * smoothstep(below, 0.0, 0.035))[..., None]
+    x, _ = _middle(face, at)
+    half = float(p[64, 0] - p[60, 0]) / 2
+    gum = f32([168, 96, 92]) * (1.0 - 0.7 * smoothstep(np.abs(x) / half, 0.3, 1.0))[..., None]
+    gums = 0.9 * smoothstep(above - 0.012 * (1 - _between_teeth(x)), 0.012, 0.032)[..., None]
+    colour = teeth * (1 - gums) + gum * light * gums
+    sides = np.minimum(at[..., 0] - p[60, 0], p[64, 0] - at[..., 0])
+    opacity = smoothstep(sides, 0.0, 0.03) * (1 - smoothstep(above, 0.10, 0.16))
+    tips = below - 0.010 * (1 - _between_teeth(x))
+    opacity = opacity * (1 - smoothstep(tips, 0.020, 0.034))
+    return u8(np.dstack([colour, 255 * opacity]))
 
 
 def opacity_of(layer: Image) -> Float32Array:
@@ -270,4 +235,5 @@ def opacity_of(layer: Image) -> Float32Array:
 
 
 COVERAGE: Final = layers.coverage_table(_LIP_EDGE)
-SHADOW: Final = layers.shadow_table(0.02, 0.40)
+UPPER_SHADOW: Final = layers.shadow_table(0.022, 0.42)
+LOWER_SHADOW: Final = layers.shadow_table(0.010, 0.30)

@@ -21,8 +21,8 @@ COEFFICIENTS: Final = 6
 _YAW_LIMIT: Final = 21.0
 _PITCH_LIMIT: Final = 17.0
 _ROLL_LIMIT: Final = 20.0
-_PIVOT: Final = (0.0, 0.75)
-"""What stays in place, in face units: between the ears, at the height of the nose's base."""
+_PIVOT: Final = (0.0, 0.95)
+"""What stays in place, in face units: between the ears, at the height of the mouth."""
 
 
 def depth(at: Float32Array, face: Anatomy) -> Float32Array:

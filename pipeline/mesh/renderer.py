@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import RenderError
-from pipeline.mesh import drive, layers, mouth
+from pipeline.mesh import drive, layers, mouth, shading
 from pipeline.mesh.arrays import f32, minus, sampled, times
 from pipeline.mesh.fields import enlarged, inverted
 from pipeline.mesh.rig import OVERSAMPLING, Rig, build
@@ -98,19 +98,27 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     instructions = drive.drive(controls, rig.smile)
     for eye, state in zip(rig.eyes, instructions.eyes, strict=True):
         eye.draw(state, rig.texture)
-    face, upper, lower, head = rig.split(instructions.rows)
+    _draw_folds(rig, float(instructions.rows[drive.RELAX]))
+    face, *around_mouth = rig.split(instructions.rows)
     frame = rig.base.copy()
     grid = rig.grid
     view = frame[grid.top : grid.top + grid.height, grid.left : grid.left + grid.width]
-    view[:] = warped(rig.texture, rig.pixels, inverted(face, rig.identity, grid.stride))
-    _draw_mouth(rig, instructions, (upper, lower, head), frame)
+    backward = enlarged(inverted(face, rig.identity, grid.stride), grid.width, grid.height)
+    places = cv2.scaleAdd(backward, -OVERSAMPLING, rig.pixels)
+    view[:] = sampled(rig.texture, cast(Float32Array, places))
+    _draw_mouth(rig, instructions, tuple(around_mouth), frame)
+    gain = shading.brightness(rig.light, instructions.rows)
+    if gain is not None:
+        view[:] = shading.applied(view, gain, minus(rig.view_pixels, backward))
     return frame
 
 
-def warped(texture: Image, places: Float32Array, backward: Float32Array) -> Image:
-    """Sample a texture for every pixel: `places` at rest, `backward` on the coarse grid."""
-    h, w = places.shape[:2]
-    return sampled(texture, minus(places, enlarged(backward * np.float32(OVERSAMPLING), w, h)))
+def _draw_folds(rig: Rig, relaxed: float) -> None:
+    """Take the folds of the resting smile out of the skin as far as the smile has gone."""
+    for fold in rig.folds:
+        fold.draw(relaxed, rig.texture)
+        for sheet in (rig.mouth.upper, rig.mouth.lower):
+            fold.draw(relaxed, sheet, (rig.mouth.left, rig.mouth.top))
 
 
 def _draw_mouth(
@@ -126,7 +134,10 @@ def _draw_mouth(
     top, bottom = sampled(rig.mouth.upper, upper), sampled(rig.mouth.lower, lower)
     top_edge, bottom_edge = layers.edge_of(top), layers.edge_of(bottom)
     view = _inside(rig, instructions.rows, skull)
-    light = times(layers.look_up(mouth.SHADOW, top_edge), layers.look_up(mouth.SHADOW, bottom_edge))
+    light = times(
+        layers.look_up(mouth.UPPER_SHADOW, top_edge),
+        layers.look_up(mouth.LOWER_SHADOW, bottom_edge),
+    )
     view = layers.shaded(view, light)
     view = layers.over(layers.colour_of(top), layers.look_up(mouth.COVERAGE, top_edge), view)
     view = layers.over(layers.colour_of(bottom), layers.look_up(mouth.COVERAGE, bottom_edge), view)

@@ -12,13 +12,21 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.mesh.actions import SPOT_INDEX, SPOTS
+from pipeline.mesh.actions import (
+    LOWER_LIP_SPOTS,
+    SPOT_INDEX,
+    SPOTS,
+    UPPER_LIP_SPOTS,
+    follow_lips,
+)
 from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_abscissae, lip_edge
 from pipeline.types import Float32Array
 
 _RELAXED_WIDTH: Final = 0.80  # of a resting mouth, about 50 mm
 _RELAXED_LIFT: Final = 0.015  # of the corners above the middle of the closed lips
-_COMPLETE: Final = 0.92  # share of the resting smile that can be taken away
+_COMPLETE: Final = 0.85  # share of the resting smile that can be taken away
+_PRESSED: Final = 0.020  # closing lips overlap by this much, or light shows between them
 _MEETING: Final = 0.40  # where the lips meet, from the upper (0) to the lower lip (1)
 
 _PAIRS: Final = ((61, 67), (62, 66), (63, 65))
@@ -34,7 +42,12 @@ def relaxing_moves(face: Anatomy) -> tuple[Float32Array, Float32Array]:
     """
     p = face.to_face(face.points)
     closing = _closing(p)
-    return _relaxing(p, p + closing[:68]), closing
+    relaxing = _relaxing(p, p + closing[:68])
+    follow_lips(relaxing, p)
+    # Both lips must go the same way, or they part again.
+    upper = [SPOT_INDEX[s] for s in UPPER_LIP_SPOTS]
+    relaxing[[SPOT_INDEX[s] for s in LOWER_LIP_SPOTS]] = relaxing[upper]
+    return relaxing, closing
 
 
 def _closing(p: Float32Array) -> Float32Array:
@@ -47,6 +60,11 @@ def _closing(p: Float32Array) -> Float32Array:
         moves[outer, 1] = 0.9 * moves[inner, 1]
     for outer, inner in _LOWER_OUTER.items():
         moves[outer, 1] = 0.85 * moves[inner, 1]
+    x = lip_abscissae(p)
+    gaps = np.maximum(lip_edge(p, LOWER_LIP, x) - lip_edge(p, UPPER_LIP, x), 0.0)
+    firm = gaps + _PRESSED * np.clip(gaps / 0.03, 0.0, 1.0)
+    moves[[SPOT_INDEX[s] for s in UPPER_LIP_SPOTS], 1] = _MEETING * firm
+    moves[[SPOT_INDEX[s] for s in LOWER_LIP_SPOTS], 1] = -(1 - _MEETING) * firm
     low_gap = float(moves[66, 1])
     moves[SPOT_INDEX["chin_boss"], 1] = 0.35 * low_gap
     moves[SPOT_INDEX["philtrum"], 1] = 0.4 * float(moves[62, 1])
@@ -61,8 +79,8 @@ def _relaxing(p: Float32Array, closed: Float32Array) -> Float32Array:
     width = float(p[54, 0] - p[48, 0])
     inward = _COMPLETE * max(width - _RELAXED_WIDTH, 0.0) / 2
     middle = closed[62]
+    lift = float(middle[1] - closed[[48, 54], 1].mean()) - _RELAXED_LIFT
     for corner, sign, side in ((48, 1.0, "Right"), (54, -1.0, "Left")):
-        lift = float(middle[1] - closed[corner, 1]) - _RELAXED_LIFT
         dx, dy = sign * inward, _COMPLETE * max(lift, 0.0)
         inner = 60 if corner == 48 else 64
         moves[corner] = moves[inner] = dx, dy
@@ -77,8 +95,8 @@ def _relaxing(p: Float32Array, closed: Float32Array) -> Float32Array:
         moves[far_up] = 0.22 * dx, 0.05 * dy
         moves[far_low] = 0.25 * dx, 0.16 * dy
         for name, share_x, share_y in (
-            ("fold", 0.50, 0.45), ("fold_top", 0.25, 0.25), ("cheek", 0.40, 0.40),
-            ("jowl", 0.20, 0.25), ("apple", 0.15, 0.30), ("marionette", 0.45, 0.35),
+            ("fold", 0.50, 0.50), ("fold_top", 0.25, 0.25), ("cheek", 0.45, 0.50),
+            ("jowl", 0.25, 0.40), ("apple", 0.15, 0.30), ("marionette", 0.55, 0.60),
             ("under_eye", 0.0, 0.12), ("ala", 0.10, 0.06), ("chin_side", 0.10, 0.10),
         ):  # fmt: skip
             moves[SPOT_INDEX[name + side]] = share_x * dx, share_y * dy

@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.mesh import actions, drive, eyes, masks, mouth, pose, rest
+from pipeline.mesh import actions, drive, eyes, masks, mouth, pose, rest, shading, unfold
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import f32, sampled, smoothstep
+from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_edge
 from pipeline.mesh.fields import Grid, interpolator
 from pipeline.mesh.framing import Framing
 from pipeline.types import ARKIT_BLENDSHAPES, Float32Array, Image, Portrait
@@ -17,10 +18,15 @@ from pipeline.types import ARKIT_BLENDSHAPES, Float32Array, Image, Portrait
 OVERSAMPLING: Final = 2
 """Texture pixels per frame pixel: bilinear sampling then neither blurs nor shimmers."""
 
-_UPPER_ONLY: Final = (49, 50, 51, 52, 53, 61, 62, 63, "philtrum")
+_JAW: Final = ("jawOpen", "jawLeft", "jawRight")
+_SMILES: Final = 0.05  # a portrait that smiles less has no folds to lose
+# Inner lip landmarks are left to the closer spots along the same edges.
+_UPPER_ONLY: Final = (
+    49, 50, 51, 52, 53, 61, 62, 63, 65, 66, 67, "philtrum", *actions.UPPER_LIP_SPOTS,
+)  # fmt: skip
 _LOWER_ONLY: Final = (
-    *range(5, 12), 55, 56, 57, 58, 59, 65, 66, 67, "chin_boss",
-    "chin_sideLeft", "chin_sideRight",
+    *actions.BEYOND_JAW, *range(5, 12), 55, 56, 57, 58, 59, 61, 62, 63, 65, 66, 67, "chin_boss",
+    "chin_sideLeft", "chin_sideRight", *actions.LOWER_LIP_SPOTS,
 )  # fmt: skip
 
 
@@ -49,6 +55,9 @@ class Rig:
     eyes: tuple[eyes.Eye, eyes.Eye]
     mouth: mouth.Mouth
     smile: float
+    light: dict[int, Float32Array]
+    view_pixels: Float32Array
+    folds: tuple[unfold.Fold, ...]
 
     def split(self, coefficients: Float32Array) -> tuple[Float32Array, ...]:
         """Forward fields of one frame: face, upper sheet, lower sheet, head pose."""
@@ -88,6 +97,8 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     base = framing.base(texture)
     rest_view = sampled(texture, pixels)
     base[grid.top : grid.top + grid.height, grid.left : grid.left + grid.width] = rest_view
+    smile = rest.smile(face)
+    here = Grid(grid.left, grid.top, grid.width, grid.height, 1)
     box = _patch_box(inner, fine, texture)
     mouth_pixels = _texture_places(inner) - f32([box[0], box[1]])
     return Rig(
@@ -95,7 +106,10 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
         np.ascontiguousarray(stacked, np.float32), grid.indices(), around.indices(), pixels,
         mouth_pixels.astype(np.float32),
         (eyes.prepare(fine, texture, 0), eyes.prepare(fine, texture, 1)),
-        mouth.prepare(fine, texture, box), rest.smile(face),
+        mouth.prepare(fine, texture, box), smile,
+        shading.prepare(face, face.to_face(here.nodes()), smile),
+        Grid(0, 0, grid.width, grid.height, 1).nodes(),
+        unfold.prepare(fine, texture, box) if smile > _SMILES else (),
     )  # fmt: skip
 
 
@@ -146,19 +160,20 @@ def _fields(
     at = face.to_face(nodes)
     shape = (grid.rows, grid.columns, 2)
     moves = _all_moves(face)
-    skin = (masks.expression(face, nodes) * masks.border(nodes, width, height, face.unit))[
-        ..., None
-    ]
+    edge = masks.border(nodes, width, height, face.unit)[..., None]
+    skin = masks.expression(face, nodes)[..., None] * edge
     up = _spread(face, at, moves, _LOWER_ONLY) * skin
-    low = _spread(face, at, moves, _UPPER_ONLY) * skin
+    free = _spread(face, at, moves, _UPPER_ONLY)
+    low = free * skin
+    wide = free * masks.lower_sheet(face, nodes)[..., None] * edge
     below, between, far, deep = _seams(face, at)
     jaw = np.zeros(drive.POSE, bool)
-    jaw[[ARKIT_BLENDSHAPES.index(n) for n in ("jawOpen", "jawLeft", "jawRight")]] = True
+    jaw[[ARKIT_BLENDSHAPES.index(n) for n in _JAW]] = True
     kept = np.where(jaw[:, None, None, None], deep[None], np.float32(1.0))
     joined = (up * (1 - below) + low * below) * kept
     upper = joined + between * (up - joined)
-    lower = joined + far * (low - joined)
-    head_mask = masks.pose(face, nodes) * masks.border(nodes, width, height, face.unit)
+    lower = joined + far * (wide - joined)
+    head_mask = masks.pose(face, nodes) * edge[..., 0]
     turns = pose.basis(face, nodes, head_mask)
     empty = np.zeros((drive.POSE, *shape), np.float32)
     return (
@@ -172,12 +187,17 @@ def _fields(
 def _all_moves(face: Anatomy) -> Float32Array:
     """Moves of all spots for all rows but the pose, in pixels: (POSE, spots, 2) float32."""
     out = np.zeros((drive.POSE, len(actions.SPOTS), 2), np.float32)
+    at = face.to_face(face.points)
     for row, name in enumerate(ARKIT_BLENDSHAPES):
         moved = actions.moves(name)
         if moved is not None:
             out[row] = moved
+            actions.follow_lips(out[row], at)
+            if name in _JAW:
+                actions.follow_jaw(out[row])
     out[drive.RELAX], out[drive.CLOSE] = rest.relaxing_moves(face)
     out[drive.JAW_CLOSED] = _jaw_closed(out[ARKIT_BLENDSHAPES.index("jawOpen")])
+    actions.follow_lips(out[drive.JAW_CLOSED], at)
     return (out @ face.axes * np.float32(face.unit)).astype(np.float32)
 
 
@@ -196,7 +216,7 @@ def _jaw_closed(jaw_open: Float32Array) -> Float32Array:
 
 
 def _spread(
-    face: Anatomy, at: Float32Array, moves: Float32Array, without: tuple[int | str, ...]
+    face: Anatomy, at: Float32Array, moves: Float32Array, without: tuple[object, ...]
 ) -> Float32Array:
     rows = [i for i, spot in enumerate(actions.SPOTS) if spot not in without]
     spots = face.to_face(np.stack([face.spot(actions.SPOTS[i]) for i in rows]))
@@ -221,8 +241,8 @@ def _seams(
     x, y = at[..., 0], at[..., 1]
     centre = (p[60, 0] + p[64, 0]) / 2
     half = (p[64, 0] - p[60, 0]) / 2
-    upper = mouth.lip_line(face, mouth.UPPER_LIP, x)
-    lower = mouth.lip_line(face, mouth.LOWER_LIP, x)
+    upper = lip_edge(p, UPPER_LIP, x)
+    lower = lip_edge(p, LOWER_LIP, x)
     line = (upper + np.maximum(lower, upper)) / 2
     outside = np.maximum(np.abs(x - centre) - half, 0.0)
     width = 0.02 + 0.9 * outside

@@ -1,0 +1,220 @@
+"""Light that a warp cannot move: folds, furrows and bulges that come and go with expressions.
+
+Each control that wrinkles skin has a map of brightness changes where the face rests. The maps of a
+frame are added up, warped with the face and multiplied onto it. Wrinkles follow the descriptions
+of the Facial Action Coding System: nasolabial fold (AU 9, 10, 12), furrows between the brows (4),
+forehead lines (1, 2), crow's feet and under-eye crease (6, 7), lines below the lip corners (15),
+chin crease (17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Final, cast
+
+import cv2
+import numpy as np
+
+from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.arrays import f32, sampled_field, smoothstep
+from pipeline.mesh.curves import smooth_line
+from pipeline.mesh.masks import distance_outside, outline
+from pipeline.types import ARKIT_INDEX, Float32Array, Image
+
+_FAINT: Final = 0.02  # weights below this draw nothing
+_STRONGEST: Final = 0.45  # brightness never changes by more than this share
+
+# Folds are darkest in blue: light that leaves them has travelled through skin.
+_TINT: Final = (0.78, 1.0, 1.12)
+
+Point = Float32Array
+Half = Callable[[int | str], Point]
+Lines = dict[str, list[Callable[[Float32Array], Float32Array]]]
+
+
+def prepare(face: Anatomy, at: Float32Array, smile: float) -> dict[int, Float32Array]:
+    """Maps of relative brightness change for rows of a rig: (rows, columns) float32 each.
+
+    Args:
+        face: the face on the canvas.
+        at: (rows, columns, 2) float32, the pixels of the maps in face units.
+        smile: how much the portrait smiles at rest; its own folds need no others.
+    """
+    inside = 1.0 - smoothstep(distance_outside(outline(face), at), -0.12, 0.0)
+    maps: dict[int, Float32Array] = {}
+    for side, sign in (("Left", 1.0), ("Right", -1.0)):
+        mirror = f32([sign, 1.0])
+
+        def spot(name: int | str, side: str = side, mirror: Point = mirror) -> Point:
+            return f32(face.to_face(face.on_side(name, side)) * mirror)
+
+        for name, lines in _half_face(spot, smile).items():
+            drawn = np.zeros(at.shape[:2], np.float32)
+            for line in lines:
+                drawn += line(at * mirror)
+            row = ARKIT_INDEX.get(name + side, ARKIT_INDEX.get(name, -1))
+            maps[row] = maps.get(row, np.zeros(at.shape[:2], np.float32)) + drawn * inside
+    return {row: f32(np.clip(drawn, -_STRONGEST, _STRONGEST)) for row, drawn in maps.items()}
+
+
+def brightness(maps: dict[int, Float32Array], rows: Float32Array) -> Float32Array | None:
+    """What the frame's brightness is multiplied with where the face rests, or None for nothing."""
+    total: Float32Array | None = None
+    for row, drawn in maps.items():
+        weight = float(rows[row])
+        if weight <= _FAINT:
+            continue
+        weight -= _FAINT
+        if total is None:
+            total = cast(Float32Array, cv2.addWeighted(drawn, weight, drawn, 0.0, 1.0))
+        else:
+            total = cast(Float32Array, cv2.scaleAdd(drawn, weight, total))
+    return total
+
+
+def _arc(point: Point, *offsets: tuple[float, float]) -> list[Point]:
+    return [_by(point, dx, dy) for dx, dy in offsets]
+
+
+def _by(point: Point, dx: float, dy: float) -> Point:
+    return f32(point + f32([dx, dy]))
+
+
+def _half_face(p: Half, smile: float) -> Lines:
+    """Strokes and blobs of the image's right half by control, in face units."""
+    fresh = 1.0 - 0.85 * smile
+    corner, ala = p(54), p("ala")
+    fold = [
+        _by(ala, 0.03, -0.05),
+        _by(ala, 0.08, 0.02),
+        _by(p("fold"), 0.02, 0.0),
+        _by(corner, 0.085, 0.01),
+    ]
+    crow = p(45)
+    under = [_by(p(42), 0.02, 0.09), _by(p("under_eye"), 0.0, -0.005), _by(crow, 0.0, 0.085)]
+    brow = p(22)
+    furrow = [_by(brow, -0.075, -0.10), _by(brow, -0.060, 0.0), _by(brow, -0.070, 0.10)]
+    forehead = p("forehead_in")
+    lines: Lines = {
+        "mouthSmile": [
+            _stroke(fold, 0.020, -0.20 * fresh),
+            _blob(_by(p("apple"), 0.0, 0.02), 0.15, 0.10, 0.055),
+        ],
+        "mouthUpperUp": [_stroke(fold, 0.022, -0.15 * fresh - 0.05)],
+        "noseSneer": [
+            _stroke(fold[:3], 0.022, -0.18 * fresh - 0.06),
+            _stroke([_by(p(27), 0.05, 0.02), _by(p(27), 0.13, 0.09)], 0.011, -0.13),
+            _stroke([_by(p(27), 0.04, 0.09), _by(p(27), 0.13, 0.17)], 0.011, -0.12),
+            _stroke([_by(p(27), -0.05, 0.0), _by(p(27), 0.05, 0.0)], 0.012, -0.07),
+            _blob(_by(p("ala"), 0.03, -0.10), 0.07, 0.10, -0.06),
+        ],
+        "browDown": [
+            _stroke(furrow, 0.018, -0.16),
+            _blob(_by(brow, -0.05, 0.02), 0.06, 0.10, -0.07),
+            _blob(_by(f32((p(23) + p(43)) / 2), 0.0, 0.01), 0.16, 0.055, -0.13),
+        ],
+        "browInnerUp": [
+            _stroke(_arc(forehead, (-0.26, 0.05), (0.0, 0.03), (0.26, 0.09)), 0.015, -0.055),
+            _stroke(_arc(forehead, (-0.26, -0.05), (0.0, -0.06), (0.24, -0.01)), 0.016, -0.045),
+        ],
+        "browOuterUp": [
+            _stroke([_by(p(23), -0.1, -0.13), _by(p(24), 0.02, -0.15), _by(p(26), -0.02, -0.12)],
+                    0.015, -0.075),
+            _stroke([_by(p(23), -0.1, -0.23), _by(p(24), 0.02, -0.25), _by(p(26), -0.04, -0.22)],
+                    0.016, -0.06),
+        ],
+        "cheekSquint": [
+            _stroke(under, 0.014, -0.11),
+            _stroke([_by(crow, 0.045, -0.015), _by(crow, 0.14, -0.06)], 0.011, -0.09),
+            _stroke([_by(crow, 0.05, 0.02), _by(crow, 0.15, 0.03)], 0.011, -0.09),
+            _stroke([_by(crow, 0.035, 0.055), _by(crow, 0.13, 0.11)], 0.011, -0.08),
+            _blob(p("apple"), 0.16, 0.09, 0.045),
+        ],
+        "eyeSquint": [_stroke(under, 0.013, -0.12)],
+        "mouthFrown": [
+            _stroke([_by(corner, 0.02, 0.02), _by(corner, 0.05, 0.09), _by(corner, 0.055, 0.2)],
+                    0.026, -0.12),
+            _blob(_by(corner, 0.10, 0.02), 0.06, 0.09, 0.04),
+        ],
+        "mouthShrugLower": [
+            _stroke([_by(p(55), -0.02, 0.08), _by(p(57), 0.0, 0.075)], 0.024, -0.14),
+            _blob(_by(p("chin_boss"), 0.05, 0.03), 0.12, 0.08, 0.03),
+        ],
+        "mouthPress": [_stroke([_by(corner, 0.03, -0.04), _by(corner, 0.035, 0.05)], 0.018, -0.10)],
+        "mouthDimple": [_stroke(_arc(corner, (0.045, -0.06), (0.055, 0.06)), 0.016, -0.15)],
+        "mouthStretch": [
+            _stroke([_by(corner, 0.07, -0.06), _by(corner, 0.10, 0.05), _by(corner, 0.09, 0.16)],
+                    0.020, -0.10 * fresh),
+        ],
+        "jawOpen": [
+            _stroke([_by(ala, 0.08, 0.04), _by(p("fold"), 0.05, 0.03), _by(corner, 0.12, 0.10)],
+                    0.030, -0.12 * fresh),
+            _blob(_by(p("cheek"), 0.05, 0.05), 0.14, 0.20, -0.06),
+        ],
+        "cheekPuff": [
+            _blob(p("cheek"), 0.17, 0.16, 0.09),
+            _blob(_by(p("jowl"), 0.0, 0.10), 0.16, 0.08, -0.07),
+        ],
+        "mouthPucker": [_stroke([_by(p(55), 0.03, 0.06), _by(p(57), 0.0, 0.09)], 0.025, -0.10)],
+    }  # fmt: skip
+    return lines
+
+
+def _stroke(
+    points: Sequence[Point], width: float, depth: float
+) -> Callable[[Float32Array], Float32Array]:
+    """A fold along a smooth curve: a dark (or light) valley with soft lighter banks.
+
+    Args:
+        points: (x, y) in face units, at least two.
+        width: standard deviation of the valley in face units.
+        depth: relative brightness at its bottom; negative is darker.
+    """
+    curve = smooth_line(f32(np.stack(points)), 12)
+
+    def draw(at: Float32Array) -> Float32Array:
+        low, high = curve.min(axis=0) - 5 * width, curve.max(axis=0) + 5 * width
+        near = ((at >= low) & (at <= high)).all(axis=-1)
+        squared, position = _nearest(curve, at[near])
+        taper = np.sin(np.pi * np.clip(position * 0.92 + 0.04, 0, 1)) ** 0.7
+        valley = np.exp(-0.5 * squared / width**2)
+        valley -= 0.35 * np.exp(-0.5 * squared / (2.4 * width) ** 2)
+        out = np.zeros(at.shape[:-1], np.float32)
+        out[near] = depth * 1.3 * valley * taper
+        return out
+
+    return draw
+
+
+def _nearest(curve: Float32Array, places: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Squared distance to a polyline, and how far along it (0..1) the nearest point lies."""
+    squared = np.full(len(places), np.inf, np.float32)
+    position = np.zeros(len(places), np.float32)
+    for i, (a, b) in enumerate(pairwise(curve)):
+        step = b - a
+        t = np.clip(((places - a) @ step) / max(float(step @ step), 1e-12), 0.0, 1.0)
+        d2 = ((places - a - t[:, None] * step) ** 2).sum(axis=-1)
+        closer = d2 < squared
+        squared = np.where(closer, d2, squared)
+        position = np.where(closer, (i + t) / (len(curve) - 1), position)
+    return f32(squared), f32(position)
+
+
+def _blob(
+    centre: Point, sigma_x: float, sigma_y: float, depth: float
+) -> Callable[[Float32Array], Float32Array]:
+    """A soft bulge (positive depth) or hollow (negative) of Gaussian profile, in face units."""
+
+    def draw(at: Float32Array) -> Float32Array:
+        d = (at - centre) / f32([sigma_x, sigma_y])
+        return f32(depth * np.exp(-0.5 * (d**2).sum(axis=-1)))
+
+    return draw
+
+
+def applied(image: Image, gain: Float32Array, places: Float32Array) -> Image:
+    """`image` (h, w, 3) times `gain` sampled at `places` (h, w, 2)."""
+    here = sampled_field(gain, places)
+    channels = [cv2.addWeighted(here, share, here, 0.0, 1.0 - share) for share in _TINT]
+    return cast(Image, cv2.multiply(image, cv2.merge(channels), dtype=cv2.CV_8U))

@@ -1,0 +1,116 @@
+"""Skin without the folds of a resting smile.
+
+A portrait that smiles has creases from nose to mouth printed into it. When the smile is taken away
+they have to go, or a sad mouth sits in a happy face. The smoothed skin is prepared once and faded
+in where the face rests, before it is warped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import cv2
+import numpy as np
+
+from pipeline.mesh.anatomy import Anatomy
+from pipeline.mesh.arrays import blurred, f32, smoothstep, u8
+from pipeline.mesh.curves import smooth_line
+from pipeline.mesh.fields import Grid
+from pipeline.mesh.masks import distance_outside
+from pipeline.types import Float32Array, Image
+
+_WIDEST: Final = 0.20  # of a fold that is filled, in face units
+_NEAR: Final = 0.10
+_FAR: Final = 0.17
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """One rectangle of a texture: as photographed, and without its fold."""
+
+    left: int
+    top: int
+    photo: Image
+    smooth: Image
+
+    def draw(self, amount: float, texture: Image, origin: tuple[int, int] = (0, 0)) -> None:
+        """Write the rectangle with `amount` (0..1) of its fold taken away.
+
+        Args:
+            amount: 0 as photographed, 1 smooth.
+            texture: what to write into; channels beyond the third are left alone.
+            origin: pixel of the whole texture at which `texture` begins.
+        """
+        h, w = self.photo.shape[:2]
+        x, y = self.left - origin[0], self.top - origin[1]
+        mixed = cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0)
+        texture[y : y + h, x : x + w, :3] = mixed
+
+
+def prepare(face: Anatomy, texture: Image, box: tuple[int, int, int, int]) -> tuple[Fold, ...]:
+    """Find and fill the folds on both sides of nose and mouth.
+
+    Args:
+        face: the face in pixels of `texture`.
+        texture: (H, W, 3) uint8.
+        box: left, top, right, bottom of the part to stay inside.
+    """
+    return tuple(_fold(face, texture, box, side, sign) for side, sign in _SIDES)
+
+
+_SIDES: Final = (("Right", -1.0), ("Left", 1.0))
+
+
+def _fold(
+    face: Anatomy, texture: Image, box: tuple[int, int, int, int], side: str, sign: float
+) -> Fold:
+    curve = _path(face, side, sign)
+    reach = (_FAR + 0.12) * face.unit
+    pixels = face.to_pixels(curve)
+    left, top = (int(max(v, edge)) for v, edge in zip(pixels.min(0) - reach, box[:2], strict=True))
+    right, bottom = (
+        int(min(v, edge)) for v, edge in zip(pixels.max(0) + reach, box[2:], strict=True)
+    )
+    photo = np.ascontiguousarray(texture[top:bottom, left:right])
+    at = face.to_face(Grid(left, top, right - left, bottom - top, 1).nodes())
+    band = _band(face, at, curve)[..., None]
+    return Fold(left, top, photo, u8(photo + _fill(photo, face.unit) * band))
+
+
+def _path(face: Anatomy, side: str, sign: float) -> Float32Array:
+    """Where the fold runs: from the wing of the nose round the corner of the mouth."""
+    out = f32([sign, 1.0])
+    ala, fold, corner = (face.to_face(face.on_side(name, side)) for name in ("ala", "fold", 54))
+    spots = (
+        ala + f32([0.06, -0.10]) * out,
+        ala + f32([0.10, 0.0]) * out,
+        fold + f32([0.05, -0.02]) * out,
+        corner + f32([0.11, 0.0]) * out,
+        corner + f32([0.08, 0.13]) * out,
+    )
+    return smooth_line(f32(np.stack(spots)), 10)
+
+
+def _band(face: Anatomy, at: Float32Array, curve: Float32Array) -> Float32Array:
+    """1 along the fold, 0 away from it and on lips and nostrils."""
+    squared = np.full(at.shape[:2], np.inf, np.float32)
+    for point in curve:
+        squared = np.minimum(squared, ((at - point) ** 2).sum(axis=-1))
+    band = 1.0 - smoothstep(np.sqrt(squared), _NEAR, _FAR)
+    p = face.to_face(face.points)
+    lips = distance_outside(smooth_line(p[48:60]), at)
+    band = band * smoothstep(lips, 0.01, 0.05)
+    for nostril in (31, 35):
+        away = np.hypot(at[..., 0] - p[nostril, 0], at[..., 1] - p[nostril, 1])
+        band = band * smoothstep(away, 0.07, 0.12)
+    return f32(band)
+
+
+def _fill(photo: Image, unit: float) -> Float32Array:
+    """What to add per channel to fill valleys narrower than `_WIDEST`: a closing."""
+    fine = blurred(f32(photo), max(0.010 * unit, 0.4))
+    size = int(_WIDEST * unit) | 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    level = blurred(cast(Float32Array, cv2.morphologyEx(fine, cv2.MORPH_CLOSE, disc)), 0.05 * unit)
+    return f32(np.maximum(level - fine, 0.0))
