@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pipeline.errors import ErrorCode, InvalidEventError
@@ -596,7 +597,16 @@ class HttpError(Struct, frozen=True):
     error: ErrorBody
 
 
-_encode = msgspec.json.Encoder().encode
+def _as_plain(value: Any) -> Any:
+    """What the core computes with, as what JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_as_plain).encode
 
 
 def encode(reply: StageReply) -> bytes:
@@ -617,6 +627,11 @@ def encode_hello(hello: Mapping[str, Any]) -> bytes:
 def encode_pong(ping: Ping) -> bytes:
     """The answer to `ping` as JSON text, with the same `t` to the last digit."""
     return _encode(Pong(Raw(ping.t)))
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """Any other answer as JSON text."""
+    return _encode(body)
 
 
 def encode_error(error: ErrorInfo) -> bytes:

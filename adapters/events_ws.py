@@ -213,7 +213,11 @@ class ProducerConnection:
 
     def __call__(self, reply: StageReply) -> None:
         """Send one answer. Never blocks, never raises."""
-        self._send(event_codec.encode(reply))
+        try:
+            self._send(event_codec.encode(reply))
+        except Exception:
+            # Whoever publishes frames must not pay for what cannot be said about one of them.
+            log.exception("answer_not_sent", answer=type(reply).__name__)
 
     # --- what the endpoint calls ------------------------------------------------------------
 

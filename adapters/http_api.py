@@ -18,7 +18,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -199,17 +198,22 @@ class _Api:
         )
 
     async def characters(self, request: web.Request) -> web.Response:
-        _stage(self._daemon, request)
+        self._check_stage(request)
         return _json(self._daemon.characters())
 
     async def expressions(self, request: web.Request) -> web.Response:
-        _stage(self._daemon, request)
+        self._check_stage(request)
         return _json(
             {
                 "expressions": list(self._daemon.expressions()),
                 "intensities": {"min": 0.0, "max": 1.0},
             }
         )
+
+    def _check_stage(self, request: web.Request) -> None:
+        """These are the same for every stage, and there before the first; a wrong name is wrong."""
+        if "stage" in request.query:
+            _stage(self._daemon, request)
 
 
 class _FirstReply:
@@ -436,8 +440,8 @@ def _error(status: int, info: ErrorInfo, headers: Mapping[str, str] | None = Non
     return _json_text(event_codec.encode_error(info), status, headers or {})
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
-    return _json_text(msgspec.json.encode(value), status)
+def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
+    return _json_text(event_codec.encode_body(body), status)
 
 
 def _json_text(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from adapters import event_codec
@@ -455,6 +457,23 @@ WRONG = ErrorInfo("unknown_emotion", "there is no hapy", "emotion", ("happy",))
 def test_every_answer_has_the_protocols_words(reply: StageReply, wire: dict[str, Any]) -> None:
     """Names, nesting and units are those of the protocol page."""
     assert msgspec.json.decode(encode(reply)) == wire
+
+
+def test_what_the_core_computes_with_is_plain_on_the_wire() -> None:
+    """numpy's numbers and read-only mappings go out as JSON numbers and objects."""
+    body = {"fps": np.float64(30.0), "weights": MappingProxyType({"happy": np.float32(0.5)})}
+    encoded = msgspec.json.decode(encode(StateSnapshot(None, body | {"seq": np.int64(3)})))
+    assert encoded == {
+        "type": "state_snapshot",
+        "id": None,
+        "fps": 30.0,
+        "weights": {"happy": 0.5},
+        "seq": 3,
+    }
+    accepted = CueAccepted("e", "happy", 1.0, MappingProxyType({"sad": 0.5}), None, False)
+    assert msgspec.json.decode(encode(accepted))["mix"] == {"sad": 0.5}
+    with pytest.raises(TypeError, match="no JSON form"):
+        event_codec.encode_body({"x": object()})
 
 
 def test_a_snapshot_keeps_its_type_and_id() -> None:

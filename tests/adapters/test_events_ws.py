@@ -329,6 +329,17 @@ async def test_a_stage_that_fails_does_not_cost_the_connection() -> None:
         assert (await ask(producer, PING))["type"] == "pong"
 
 
+async def test_an_answer_that_cannot_be_said_harms_nobody() -> None:
+    """The reply never raises into the stage; the fault is logged."""
+    async with served() as running:
+        producer = await running.producer()
+        await ask(producer, HAPPY)
+        with structlog.testing.capture_logs() as lines:
+            running.daemon.main.last_reply(StateSnapshot("g", {"x": object()}))
+        assert [line["event"] for line in lines] == ["answer_not_sent"]
+        assert (await ask(producer, PING))["type"] == "pong"
+
+
 # --- limits -------------------------------------------------------------------------------
 
 
