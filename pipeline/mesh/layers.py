@@ -15,6 +15,8 @@ import numpy as np
 from pipeline.mesh.arrays import f32
 from pipeline.types import Float32Array, Image
 
+Tint = tuple[float, float, float]
+
 _LEVELS_PER_UNIT: Final = 1200.0
 """Steps of the fourth channel per face unit: it reaches 0.1 units to either side of the edge."""
 _MIDDLE: Final = 128.0
@@ -60,12 +62,13 @@ def over(top: Image, opacity: Float32Array, below: Image) -> Image:
     return cast(Image, cv2.blendLinear(top, below, opacity, 1.0 - opacity))
 
 
-def shaded(image: Image, brightness: Float32Array) -> Image:
-    """(h, w, 3) uint8 times (h, w) float32."""
-    return cast(
-        Image,
-        cv2.multiply(image, cv2.merge((brightness, brightness, brightness)), dtype=cv2.CV_8U),
-    )
+def shaded(image: Image, brightness: Float32Array, tint: Tint = (1.0, 1.0, 1.0)) -> Image:
+    """(h, w, 3) uint8 times (h, w) float32; `tint` scales each channel's change."""
+    channels = [
+        brightness if share == 1.0 else cv2.addWeighted(brightness, share, brightness, 0, 1 - share)
+        for share in tint
+    ]
+    return cast(Image, cv2.multiply(image, cv2.merge(channels), dtype=cv2.CV_8U))
 
 
 def look_up(table: Float32Array, edge: Image) -> Float32Array:

@@ -20,6 +20,7 @@ DEFAULT_SIZE_PX: Final = (512, 512)
 _SIZES_KEPT: Final = 3
 _LARGEST_PX: Final = 2048
 _MOUTH_QUIET: Final = 0.06
+_FLESH: Final = (1.0, 1.35, 1.45)  # shadows in a mouth are red
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +139,7 @@ def _draw_mouth(
         layers.look_up(mouth.UPPER_SHADOW, top_edge),
         layers.look_up(mouth.LOWER_SHADOW, bottom_edge),
     )
-    view = layers.shaded(view, light)
+    view = layers.shaded(view, light, _FLESH)
     view = layers.over(layers.colour_of(top), layers.look_up(mouth.COVERAGE, top_edge), view)
     view = layers.over(layers.colour_of(bottom), layers.look_up(mouth.COVERAGE, bottom_edge), view)
     if show < 1.0:

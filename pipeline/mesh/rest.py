@@ -27,6 +27,7 @@ _RELAXED_WIDTH: Final = 0.80  # of a resting mouth, about 50 mm
 _RELAXED_LIFT: Final = 0.015  # of the corners above the middle of the closed lips
 _COMPLETE: Final = 0.85  # share of the resting smile that can be taken away
 _PRESSED: Final = 0.020  # closing lips overlap by this much, or light shows between them
+_UPPER_LIP_FIRST: Final = 0.6  # of the upper lip's way goes with the smile
 _MEETING: Final = 0.40  # where the lips meet, from the upper (0) to the lower lip (1)
 
 _PAIRS: Final = ((61, 67), (62, 66), (63, 65))
@@ -47,7 +48,16 @@ def relaxing_moves(face: Anatomy) -> tuple[Float32Array, Float32Array]:
     # Both lips must go the same way, or they part again.
     upper = [SPOT_INDEX[s] for s in UPPER_LIP_SPOTS]
     relaxing[[SPOT_INDEX[s] for s in LOWER_LIP_SPOTS]] = relaxing[upper]
+    _share_upper_lip(relaxing, closing)
     return relaxing, closing
+
+
+def _share_upper_lip(relaxing: Float32Array, closing: Float32Array) -> None:
+    """Let the upper lip come down over the teeth with the smile already, not only to close."""
+    lip: tuple[int | str, ...] = (*_UPPER_OUTER, 61, 62, 63, "philtrum", *UPPER_LIP_SPOTS)
+    rows = [SPOT_INDEX[spot] for spot in lip]
+    relaxing[rows] += _UPPER_LIP_FIRST * closing[rows]
+    closing[rows] *= 1 - _UPPER_LIP_FIRST
 
 
 def _closing(p: Float32Array) -> Float32Array:

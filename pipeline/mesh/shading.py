@@ -16,6 +16,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
+from pipeline.mesh import layers
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import f32, sampled_field, smoothstep
 from pipeline.mesh.curves import smooth_line
@@ -215,6 +216,4 @@ def _blob(
 
 def applied(image: Image, gain: Float32Array, places: Float32Array) -> Image:
     """`image` (h, w, 3) times `gain` sampled at `places` (h, w, 2)."""
-    here = sampled_field(gain, places)
-    channels = [cv2.addWeighted(here, share, here, 0.0, 1.0 - share) for share in _TINT]
-    return cast(Image, cv2.multiply(image, cv2.merge(channels), dtype=cv2.CV_8U))
+    return layers.shaded(image, sampled_field(gain, places), _TINT)
