@@ -31,6 +31,7 @@ from orchestrator import __version__
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
 from orchestrator.expression.emotions import EmotionTable
+from orchestrator.hardware import gpu_name
 from orchestrator.lifecycle import (
     ExitStatus,
     feed_watchdog,
@@ -160,6 +161,7 @@ class Daemon:
         self._notifier = SystemdNotifier()
         self._emotions, self._characters = self._tables()
         self._sources, self._why = choose_renderers(settings)
+        self._gpu = gpu_name()
         self._state = StateFile(state_dir(settings))
         self._started_s = self._clock.now()
         self._stop = asyncio.Event()
@@ -192,8 +194,8 @@ class Daemon:
             "status": "ok" if degraded is None else "degraded",
             "renderer": renderer["name"] if renderer is not None else self._sources[0].name,
             "device": renderer["device"] if renderer is not None else "unknown",
-            "gpu_available": False,
-            "gpu_name": None,
+            "gpu_available": self._gpu is not None,
+            "gpu_name": self._gpu,
             "model_loaded": stage is not None and stage.published,
             "uptime_s": round(self._clock.now() - self._started_s, 3),
             "degraded": degraded,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from orchestrator import __version__
+from orchestrator.hardware import gpu_name
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings, state_dir
 from pipeline.errors import AvatarError, ConfigError
@@ -133,6 +134,7 @@ def _devices(settings: Settings) -> Iterator[Finding]:
         renderer.close()
     except AvatarError as error:
         yield Finding("FAIL", "renderer", str(error))
+    yield Finding("ok", "gpu", gpu_name() or "none that the NVIDIA driver knows of")
     missing = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name) is None]
     text = f"not installed: {', '.join(missing)}" if missing else "its packages are installed"
     weights = settings.liveportrait.weights_dir

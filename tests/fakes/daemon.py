@@ -52,7 +52,11 @@ class DaemonProcess:
         self.port = 0
 
     def __enter__(self) -> "DaemonProcess":
-        self.port = self._wait_for_port()
+        try:
+            self.port = self._wait_for_port()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
