@@ -1,0 +1,92 @@
+"""A real daemon to measure: its figures and its use of the processor."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import urllib.request
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from tests.benchmarks.figures import Histogram, Scrape
+from tests.benchmarks.machine import on_cores
+from tests.fakes.daemon import DaemonProcess
+
+MANY_VIEWERS = "10000"
+
+
+class MeasuredDaemon:
+    """A running daemon as seen from outside."""
+
+    def __init__(self, process: DaemonProcess) -> None:
+        self.process = process
+        self.port = process.port
+        self.ws = process.ws
+        self._seen = psutil.Process(process.process.pid)
+
+    def scrape(self) -> Scrape:
+        """GET /metrics."""
+        with urllib.request.urlopen(f"{self.process.http}/metrics", timeout=30) as answer:
+            return Scrape(answer.read().decode())
+
+    def cpu_s(self) -> float:
+        """Processor time so far, all threads, in user and kernel mode."""
+        times = self._seen.cpu_times()
+        return float(times.user + times.system)
+
+    def rss_bytes(self) -> int:
+        """Resident memory."""
+        return int(self._seen.memory_info().rss)
+
+    def read_mib(self) -> float | None:
+        """MiB that it has read from disk so far; None where the system does not say."""
+        counters = getattr(self._seen, "io_counters", None)
+        return float(counters().read_bytes) / 2**20 if counters is not None else None
+
+    def threads(self) -> int:
+        return int(self._seen.num_threads())
+
+
+@contextlib.contextmanager
+def running_daemon(cores: Collection[int] = (), **settings: str) -> Iterator[MeasuredDaemon]:
+    """A daemon on these cores until the block ends; `settings` are environment variables."""
+    with tempfile.TemporaryDirectory(prefix="avatar-bench-") as folder:
+        with on_cores(cores):
+            process = DaemonProcess(
+                Path(folder), **{"AVATAR_LIMITS__VIEWERS": MANY_VIEWERS} | settings
+            )
+        with process:
+            yield MeasuredDaemon(process)
+
+
+class Window:
+    """A stretch of time in the daemon's life.
+
+    Attributes:
+        seconds: its length.
+        cpu: share of one core that the daemon used.
+    """
+
+    def __init__(self, daemon: MeasuredDaemon) -> None:
+        self._daemon = daemon
+        self._before = daemon.scrape()
+        self._after = self._before
+        self._begun_cpu_s, self._begun_s = daemon.cpu_s(), time.monotonic()
+        self.seconds = self.cpu = 0.0
+
+    def end(self) -> None:
+        """Look again, and fix what the window has seen."""
+        self.seconds = time.monotonic() - self._begun_s
+        self.cpu = (self._daemon.cpu_s() - self._begun_cpu_s) / self.seconds
+        self._after = self._daemon.scrape()
+
+    def counted(self, name: str, **labels: str) -> int:
+        """By how much a counter has risen."""
+        return int(self._after.total(name, **labels) - self._before.total(name, **labels))
+
+    def observed(self, name: str) -> Histogram:
+        """What a histogram has observed."""
+        return self._after.histogram(name).since(self._before.histogram(name))
