@@ -47,6 +47,12 @@ def shadow_table(reach: float, depth: float) -> Float32Array:
     return f32(1.0 - depth * fall)
 
 
+def closeness_table(reach: float) -> Float32Array:
+    """Fourth channel to nearness of the edge, (256,) float32: 1 on it, falling on both sides."""
+    distance = (np.arange(256, dtype=np.float32) - _MIDDLE) / _LEVELS_PER_UNIT
+    return f32(np.exp(-((distance / reach) ** 2)))
+
+
 def edge_of(sheet: Image) -> Image:
     """The fourth channel of a warped sheet, (h, w) uint8."""
     return cast(Image, cv2.extractChannel(sheet, 3))

@@ -237,3 +237,5 @@ def opacity_of(layer: Image) -> Float32Array:
 COVERAGE: Final = layers.coverage_table(_LIP_EDGE)
 UPPER_SHADOW: Final = layers.shadow_table(0.022, 0.42)
 LOWER_SHADOW: Final = layers.shadow_table(0.010, 0.30)
+SEAM: Final = layers.closeness_table(0.016)
+SEAM_DEPTH: Final = 0.42  # of the line between lips that were apart in the portrait

@@ -142,9 +142,19 @@ def _draw_mouth(
     view = layers.shaded(view, light, _FLESH)
     view = layers.over(layers.colour_of(top), layers.look_up(mouth.COVERAGE, top_edge), view)
     view = layers.over(layers.colour_of(bottom), layers.look_up(mouth.COVERAGE, bottom_edge), view)
+    view = _seamed(rig, view, top_edge, bottom_edge)
     if show < 1.0:
         view = cast(Image, cv2.addWeighted(view, show, target, 1.0 - show, 0.0))
     target[:] = view
+
+
+def _seamed(rig: Rig, view: Image, top_edge: Image, bottom_edge: Image) -> Image:
+    """Darken the line along which lips meet that are apart in the portrait."""
+    if rig.seam <= 0.0:
+        return view
+    met = times(layers.look_up(mouth.SEAM, top_edge), layers.look_up(mouth.SEAM, bottom_edge))
+    light = cv2.addWeighted(met, -rig.seam, met, 0.0, 1.0)
+    return layers.shaded(view, cast(Float32Array, light), _FLESH)
 
 
 def _mouth_places(rig: Rig, forward: Float32Array) -> Float32Array:

@@ -19,6 +19,7 @@ OVERSAMPLING: Final = 2
 """Texture pixels per frame pixel: bilinear sampling then neither blurs nor shimmers."""
 
 _JAW: Final = ("jawOpen", "jawLeft", "jawRight")
+_PARTED: Final = 0.05  # lips this far apart at rest show no line of their own to close along
 _SMILES: Final = 0.05  # a portrait that smiles less has no folds to lose
 # Inner lip landmarks are left to the closer spots along the same edges.
 _UPPER_ONLY: Final = (
@@ -55,6 +56,7 @@ class Rig:
     eyes: tuple[eyes.Eye, eyes.Eye]
     mouth: mouth.Mouth
     smile: float
+    seam: float
     light: dict[int, Float32Array]
     view_pixels: Float32Array
     folds: tuple[unfold.Fold, ...]
@@ -95,22 +97,31 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     )
     pixels = _texture_places(grid)
     base = framing.base(texture)
-    rest_view = sampled(texture, pixels)
-    base[grid.top : grid.top + grid.height, grid.left : grid.left + grid.width] = rest_view
+    still = sampled(texture, pixels)
+    base[grid.top : grid.top + grid.height, grid.left : grid.left + grid.width] = still
     smile = rest.smile(face)
-    here = Grid(grid.left, grid.top, grid.width, grid.height, 1)
+    pixel_grid = Grid(grid.left, grid.top, grid.width, grid.height, 1)
     box = _patch_box(inner, fine, texture)
-    mouth_pixels = _texture_places(inner) - f32([box[0], box[1]])
     return Rig(
-        base, texture, face, grid, around, inner,
-        np.ascontiguousarray(stacked, np.float32), grid.indices(), around.indices(), pixels,
-        mouth_pixels.astype(np.float32),
-        (eyes.prepare(fine, texture, 0), eyes.prepare(fine, texture, 1)),
-        mouth.prepare(fine, texture, box), smile,
-        shading.prepare(face, face.to_face(here.nodes()), smile),
-        Grid(0, 0, grid.width, grid.height, 1).nodes(),
-        unfold.prepare(fine, texture, box) if smile > _SMILES else (),
-    )  # fmt: skip
+        base=base,
+        texture=texture,
+        face=face,
+        grid=grid,
+        around=around,
+        inner=inner,
+        fields=np.ascontiguousarray(stacked, np.float32),
+        identity=grid.indices(),
+        around_identity=around.indices(),
+        pixels=pixels,
+        mouth_pixels=_texture_places(inner) - f32([box[0], box[1]]),
+        view_pixels=Grid(0, 0, grid.width, grid.height, 1).nodes(),
+        eyes=(eyes.prepare(fine, texture, 0), eyes.prepare(fine, texture, 1)),
+        mouth=mouth.prepare(fine, texture, box),
+        smile=smile,
+        seam=mouth.SEAM_DEPTH * min(rest.parting(face) / _PARTED, 1.0),
+        light=shading.prepare(face, face.to_face(pixel_grid.nodes()), smile),
+        folds=unfold.prepare(fine, texture, box) if smile > _SMILES else (),
+    )
 
 
 def _face_grid(face: Anatomy, width: int, height: int) -> Grid:
