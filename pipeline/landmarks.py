@@ -18,8 +18,11 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import PortraitError
+from pipeline.fitting.eyes import dark_discs
+from pipeline.fitting.frame import FaceFrame, Window
 from pipeline.types import FaceLandmarks, Float32Array, Image
 
 FORMAT: Final = 1
@@ -52,6 +55,9 @@ _MIN_EYE_DISTANCE_PX: Final = 8.0
 # 30 mm wide, which makes the radius 0.195 of the fissure's width.
 _IRIS_RADIUS: Final = 0.195
 _IRIS_RADIUS_RANGE: Final = (0.16, 0.25)
+_IRIS_REACH: Final = np.array([0.27, 0.12])  # how far a gaze takes it from the eye's middle
+_LEAST_IRIS_CONTRAST: Final = 12.0  # of 255, inside the lids
+_EYE_WINDOW: Final = Window(-0.75, -0.75, 0.75, 0.75, 64.0)  # in widths of the eye
 
 
 def load_landmarks(path: Path, image: Image) -> FaceLandmarks:
@@ -176,9 +182,9 @@ def check_geometry(points: Float32Array, where: str) -> None:
 def estimate_irises(image: Image, points: Float32Array) -> Float32Array:
     """Find the irises as dark discs inside the eye contours.
 
-    The centre is the centroid of darkness inside the contour, the radius where the rings' mean
-    brightness rises most (Daugman 1993, integro-differential operator, on the two side arcs that
-    lids do not cover). Both stay near what anatomy allows, so a closed or blurred eye gives an
+    The centre is where dark discs inside the contour get most votes, the radius where the rings'
+    mean brightness rises most (Daugman 1993, integro-differential operator, on the two side arcs
+    that lids do not cover). Both stay near what anatomy allows, so a closed or blurred eye gives an
     average iris in its middle.
 
     Args:
@@ -192,86 +198,55 @@ def estimate_irises(image: Image, points: Float32Array) -> Float32Array:
 
 
 def _estimate_iris(image: Image, contour: Float32Array) -> Float32Array:
-    corner_a, corner_b = contour[0], contour[3]
-    width = float(np.hypot(*(corner_b - corner_a)))
-    middle = contour.mean(axis=0)
-    patch, to_patch, to_image = _eye_patch(image, corner_a, corner_b, middle)
-    outline = (contour - to_image[:, 2]) @ to_patch.T
-    size = patch.shape[0]
-    inside = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(inside, [np.round(outline * 16).astype(np.int32)], 1, shift=4)
+    eye = FaceFrame.from_eyes(contour[0], contour[3])  # unit: the width of the eye
+    # Of the three channels, green tells iris from skin and is not as noisy as blue.
+    green = np.ascontiguousarray(eye.sample(image, _EYE_WINDOW)[..., 1])
+    patch = np.asarray(cv2.GaussianBlur(green, (0, 0), 0.025 * _EYE_WINDOW.px), np.float32)
+    outline = eye.to_face(contour)
+    inside = np.zeros(patch.shape, np.uint8)
+    cv2.fillPoly(inside, [np.rint(_EYE_WINDOW.pixels(outline) * 16).astype(np.int32)], 1, shift=4)
     values = patch[inside > 0]
-    centre = outline.mean(axis=0)
-    radius = _IRIS_RADIUS * _PATCH_EYE_PX
-    contrast = 0.0
+    centre, radius = outline.mean(axis=0), _IRIS_RADIUS
     if values.size >= 16:
         low, high = np.percentile(values, [5, 90])
         contrast = float(high - low)
-    if contrast >= 12:
-        weight = np.clip((low + 0.5 * contrast - patch) / contrast, 0, None) * inside
-        found = _centroid(weight)
-        if found is not None:
-            reach = np.array([0.27, 0.12]) * _PATCH_EYE_PX
-            centre = np.clip(found, centre - reach, centre + reach)
-            radius = _iris_radius(patch, centre)
-    x, y = to_image[:, :2] @ centre + to_image[:, 2]
-    return np.array([x, y, radius * width / _PATCH_EYE_PX], np.float32)
+        if contrast >= _LEAST_IRIS_CONTRAST:
+            dark = np.clip((low + 0.7 * contrast - patch) / contrast, 0, 1) * inside
+            found = _darkest_disc(patch, dark)
+            if found is not None:
+                centre = np.clip(found, centre - _IRIS_REACH, centre + _IRIS_REACH)
+                radius = _iris_radius(patch, centre)
+    x, y = eye.to_image(centre[None])[0]
+    return np.array([x, y, radius * eye.unit], np.float32)
 
 
-_PATCH_EYE_PX: Final = 64.0  # corner to corner, in the patch an eye is examined in
-
-
-def _eye_patch(
-    image: Image, corner_a: Float32Array, corner_b: Float32Array, middle: Float32Array
-) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Level grey patch around an eye, with its linear map from the image and its map back."""
-    span = (corner_b - corner_a).astype(np.float64)
-    scale = float(np.hypot(*span)) / _PATCH_EYE_PX
-    cos, sin = span / np.hypot(*span)
-    linear = np.array([[cos, -sin], [sin, cos]]) * scale
-    size = round(_PATCH_EYE_PX * 1.5)
-    origin = middle - linear @ np.full(2, size / 2)
-    to_image = np.column_stack([linear, origin])
-    flags = (cv2.INTER_LINEAR if scale <= 1 else cv2.INTER_AREA) | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(
-        image, to_image, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    # The red channel separates iris and sclera from skin the least, blue is the noisiest: green.
-    green = np.ascontiguousarray(warped[..., 1], np.float32)
-    grey = np.asarray(cv2.GaussianBlur(green, (0, 0), 1.5), np.float32)
-    return (
-        grey,
-        np.linalg.inv(linear).astype(np.float32),
-        to_image.astype(np.float32),
-    )
-
-
-def _centroid(weight: Float32Array) -> Float32Array | None:
+def _darkest_disc(patch: Float32Array, dark: Float32Array) -> npt.NDArray[np.floating] | None:
+    """Where discs of an iris's size get the most votes, weighted with darkness."""
+    least, most = (radius * _EYE_WINDOW.px for radius in _IRIS_RADIUS_RANGE)
+    votes = dark_discs(patch, least, most) * dark
+    weight = np.where(votes > 0.7 * votes.max(), votes, 0)
     total = float(weight.sum())
     if total <= 0:
         return None
-    ys, xs = np.indices(weight.shape, np.float32)
-    return np.array([(weight * xs).sum(), (weight * ys).sum()], np.float32) / np.float32(total)
+    x, y = _EYE_WINDOW.grid()
+    return np.array([float((weight * x).sum()), float((weight * y).sum())]) / total
 
 
-def _iris_radius(patch: Float32Array, centre: Float32Array) -> float:
-    radii = np.linspace(
-        _IRIS_RADIUS_RANGE[0] * _PATCH_EYE_PX, _IRIS_RADIUS_RANGE[1] * _PATCH_EYE_PX, 13
-    )
-    arc = np.radians(np.arange(-35, 36, 7))
-    angles = np.concatenate([arc, arc + np.pi])
-    xs = centre[0] + radii[:, None] * np.cos(angles)
-    ys = centre[1] + radii[:, None] * np.sin(angles)
+def _iris_radius(patch: Float32Array, centre: npt.NDArray[np.floating]) -> float:
+    """Radius of the ring across which brightness rises most, average unless that is clear."""
+    radii = np.linspace(*_IRIS_RADIUS_RANGE, 13)
+    side = np.radians(np.arange(-35, 36, 7))
+    angles = np.concatenate([side, side + np.pi])
+    circles = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None, None]
+    at = _EYE_WINDOW.pixels(centre + circles)
     rings = cv2.remap(
-        patch, xs.astype(np.float32), ys.astype(np.float32), cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    ).mean(axis=1)  # fmt: skip
+        patch, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).mean(axis=1)
     rise = np.gradient(rings)
-    # An average iris unless the edge is clear.
-    prior = 1 - 0.5 * ((radii / _PATCH_EYE_PX - _IRIS_RADIUS) / 0.05) ** 2
     if rise.max() < 1.0:
-        return _IRIS_RADIUS * _PATCH_EYE_PX
-    return float(radii[int(np.argmax(rise * np.clip(prior, 0.1, 1)))])
+        return _IRIS_RADIUS
+    usual = 1 - 0.5 * ((radii - _IRIS_RADIUS) / 0.05) ** 2
+    return float(radii[int(np.argmax(rise * np.clip(usual, 0.1, 1)))])
 
 
 def _scale_to(image: Image, image_size: Any, where: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 
 from pipeline.decoding import MAX_BYTES, MAX_PIXELS, decode_image
 from pipeline.errors import PortraitError
-from pipeline.faces import FoundFace, find_face
+from pipeline.faces import FaceDetector, FoundFace, find_face
 from pipeline.landmarks import eye_centres, load_landmarks
 from pipeline.types import FaceLandmarks, Float32Array, Image, Portrait
 
@@ -42,7 +43,11 @@ class LoadedPortrait:
 
 
 def load_portrait(
-    path: Path, *, landmarks: Path | None = None, crop: Crop | None = None
+    path: Path,
+    *,
+    landmarks: Path | None = None,
+    crop: Crop | None = None,
+    detectors: Sequence[FaceDetector] = (),
 ) -> LoadedPortrait:
     """Load a portrait file, find its face and crop it to head and shoulders.
 
@@ -53,6 +58,7 @@ def load_portrait(
         path: JPEG, PNG or WebP file of at most 16 MiB and 40 megapixels.
         landmarks: a landmarks file, see `pipeline.landmarks`.
         crop: (x, y, width, height) in pixels, instead of the automatic square one.
+        detectors: see `find_face`.
 
     Raises:
         PortraitError: the picture or its landmarks cannot be used; `no_face` if it shows none.
@@ -69,7 +75,10 @@ def load_portrait(
         )
     image = decode_image(data, name=str(path))
     beside = landmarks or _landmarks_beside(path)
-    face = FoundFace(load_landmarks(beside, image)) if beside else find_face(image, str(path))
+    if beside:
+        face = FoundFace(load_landmarks(beside, image))
+    else:
+        face = find_face(image, str(path), detectors)
     return _finished(path.stem, image, face, crop)
 
 
@@ -80,6 +89,7 @@ def portrait_from_bytes(
     crop: Crop | None = None,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    detectors: Sequence[FaceDetector] = (),
 ) -> LoadedPortrait:
     """Load an uploaded portrait: `load_portrait` without anything beside it.
 
@@ -87,7 +97,7 @@ def portrait_from_bytes(
         PortraitError: as `load_portrait`.
     """
     image = decode_image(data, name=name, max_bytes=max_bytes, max_pixels=max_pixels)
-    return _finished(name, image, find_face(image, name), crop)
+    return _finished(name, image, find_face(image, name, detectors), crop)
 
 
 def _landmarks_beside(path: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pipeline.fitting.frame import Window
 from pipeline.types import Float32Array
 
-_COLOURLESS: float = 5.0  # mean chroma (CIELAB) of skin below which a picture counts as grey
+COLOURLESS: Final = 5.0  # mean chroma (CIELAB) of skin below which a picture counts as grey
 
 
 def lab_image(patch: Float32Array, smooth_px: float) -> Float32Array:
@@ -44,7 +45,7 @@ class Skin:
     @property
     def coloured(self) -> bool:
         """Whether colour says anything: False in black-and-white pictures."""
-        return self.chroma > _COLOURLESS
+        return self.chroma > COLOURLESS
 
 
 def fit_skin(

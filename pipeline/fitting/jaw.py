@@ -20,13 +20,14 @@ _SAMPLES: Final = 49
 # How the average outline may be stretched before each point looks for its edge: width, height,
 # and how much fuller than average the corners of the jaw are.
 _WIDTHS: Final = (0.84, 0.92, 1.00, 1.08)
-_HEIGHTS: Final = (0.90, 0.97, 1.04, 1.11)
+_HEIGHTS: Final = (0.90, 0.96, 1.02, 1.08)  # of what the mouth's height suggests
+_MEAN_MOUTH_Y: Final = 1.09
 _FULLNESS: Final = (0.0, 0.13, 0.26)
 _FULL_AT: Final = ((0, 1, 2, 3, 4, 5, 8), (0, 0.8, 1, 0.8, 0.5, 0.25, 0))  # points from the chin
 
 _COARSE: Final = np.linspace(-0.16, 0.16, 17)  # offsets along the normals, face units
-_FINE: Final = np.linspace(-0.22, 0.22, 45)
-_STAY: Final = 0.9  # pull of the stretched outline on its points
+_FINE: Final = np.linspace(-0.20, 0.20, 41)
+_STAY: Final = 1.2  # pull of the stretched outline on its points
 
 
 def fit_jaw(image: Image, frame: FaceFrame, mouth: Float32Array) -> Float32Array:
@@ -46,17 +47,16 @@ def fit_jaw(image: Image, frame: FaceFrame, mouth: Float32Array) -> Float32Array
     """
     lab = lab_image(frame.sample(image, _WINDOW), 0.016 * _PX)
     unlike = _unlike_skin(lab)
+    usual_height = 0.4 + 0.6 * float(mouth[1]) / _MEAN_MOUTH_Y
     best: tuple[float, Batch, Batch] | None = None
     for width in _WIDTHS:
         for height in _HEIGHTS:
             for full in _FULLNESS:
-                curve, normals = _stretched(width, height, full, float(mouth[0]))
+                curve, normals = _stretched(width, height * usual_height, full, float(mouth[0]))
                 evidence = _evidence(curve, normals, _COARSE, lab, unlike)
                 _, value = _shift(evidence, _COARSE, _STAY)
-                value -= (
-                    0.3 * (((width - 0.95) / 0.1) ** 2 + ((height - 1) / 0.08) ** 2)
-                    + 0.03 * ((full - 0.1) / 0.13) ** 2
-                )
+                value -= 0.3 * (((width - 0.95) / 0.1) ** 2 + ((height - 0.99) / 0.06) ** 2)
+                value -= 0.03 * ((full - 0.1) / 0.13) ** 2
                 if best is None or value > best[0]:
                     best = (value, curve, normals)
     assert best is not None
@@ -145,8 +145,8 @@ def _evidence(
     total: Batch = (
         ends
         + 0.6 * np.clip(step / 9, 0, 2.5)
-        + 0.6 * np.clip(line / 3, 0, 1)
-        + 0.35 * np.clip(darker / 8, -0.5, 1)
+        + np.clip(line / 3, 0, 1)
+        + 0.2 * np.clip(darker / 8, -0.5, 1)
     )
     return total
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.fitting.appearance import Skin, blurred, fit_skin, lab_image
+from pipeline.fitting.appearance import COLOURLESS, Skin, blurred, fit_skin, lab_image
 from pipeline.fitting.curves import (
     Batch,
     ColumnSums,
@@ -258,7 +258,7 @@ _ROWS: Final = 32
 _COLUMNS: Final = np.linspace(0.15, 0.85, 25)
 _LEAST_LIP: Final = 5  # rows of either lip
 _LEAST_GAP: Final = 0.05  # face units between open lips
-_OPEN: Final = 1.5  # by how many squared deviations the inside must differ from the lips
+_OPEN: Final = 0.33  # by how much the inside must be darker or paler than the lips
 
 
 def _inner(lens: Batch, lab: Float32Array) -> Batch:
@@ -281,11 +281,7 @@ def _parting(laid: Float32Array, thickness: float) -> tuple[float, float]:
         for last in range(first + gap, _ROWS - _LEAST_LIP + 1):
             lips = np.concatenate([laid[2:first], laid[last:-1]]).reshape(-1, 3)
             inside = laid[first:last].reshape(-1, 3)
-            middle = np.median(lips, axis=0)
-            spread = lips.std(axis=0) + np.array([4, 2, 2])
-            apart = np.minimum(((inside - middle) / spread) ** 2, 9).sum(axis=1).mean()
-            own = np.minimum(((lips - middle) / spread) ** 2, 9).sum(axis=1).mean()
-            value = float(apart - own)
+            value = _openness(inside, lips) - _openness(lips, lips)
             if value > best[0]:
                 best = (value, first, last)
     if best[2]:
@@ -294,6 +290,24 @@ def _parting(laid: Float32Array, thickness: float) -> tuple[float, float]:
     searched = np.arange(round(0.2 * _ROWS), round(0.7 * _ROWS))
     seam = float(searched[int(np.argmin(light[searched]))] + 0.5) / _ROWS
     return seam, seam
+
+
+def _openness(samples: Float32Array, lips: Float32Array) -> float:
+    """How much darker (the mouth's inside) or paler (teeth) than lips samples are, mean of 0-3.
+
+    Args:
+        samples, lips: (n, 3) float32 CIELAB.
+    """
+    light, chroma = samples[:, 0], np.hypot(samples[:, 1], samples[:, 2])
+    lip_chroma = np.hypot(lips[:, 1], lips[:, 2])
+    usual_light, light_spread = float(np.median(lips[:, 0])), float(lips[:, 0].std()) + 4
+    usual_chroma, chroma_spread = float(np.median(lip_chroma)), float(lip_chroma.std()) + 2
+    darker = (usual_light - light) / light_spread - 1
+    if usual_chroma > COLOURLESS:
+        paler = np.asarray(usual_chroma - chroma, np.float32) / chroma_spread - 0.5
+    else:
+        paler = (light - usual_light) / light_spread - 1
+    return float(np.clip(np.maximum(darker, paler), 0, 3).mean())
 
 
 def _within(lens: Batch, along: tuple[float, ...], share: float) -> Batch:

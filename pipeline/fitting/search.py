@@ -151,7 +151,7 @@ _WINDOW: Final = Window(-1.25, -0.85, 1.25, 1.75, _PX)
 _ROLLS: Final = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radians, about the candidate's tilt
 _PEAKS: Final = 7
 _PAIRS: Final = 30
-_LIKENESS_WEIGHT: Final = 6.0
+_LIKENESS_WEIGHT: Final = 4.0
 
 
 def find_eyes(image: Image, candidate: Candidate) -> EyePair:
