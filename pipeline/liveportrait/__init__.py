@@ -1,0 +1,1 @@
+"""LivePortrait inference in PyTorch: the released checkpoints, in process."""
