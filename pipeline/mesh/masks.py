@@ -41,19 +41,29 @@ def distance_outside(polygon: Float32Array, at: Float32Array) -> Float32Array:
         polygon: (n, 2).
         at: (..., 2), in the same unit.
     """
-    flat = at.reshape(-1, 2).astype(np.float64)
-    a = polygon.astype(np.float64)
-    b = np.roll(a, -1, axis=0)
-    best = np.full(len(flat), np.inf)
-    inside = np.zeros(len(flat), bool)
-    for p, q in zip(a, b, strict=True):
-        along = q - p
-        t = np.clip(((flat - p) @ along) / max(float(along @ along), 1e-12), 0.0, 1.0)
-        best = np.minimum(best, np.hypot(*(flat - p - t[:, None] * along).T))
-        crosses = (p[1] > flat[:, 1]) != (q[1] > flat[:, 1])
-        rise = along[1] if along[1] else 1e-12
-        inside ^= crosses & (flat[:, 0] < along[0] * (flat[:, 1] - p[1]) / rise + p[0])
-    return np.where(inside, -best, best).reshape(at.shape[:-1]).astype(np.float32)
+    x = np.ascontiguousarray(at[..., 0], np.float32).ravel()
+    y = np.ascontiguousarray(at[..., 1], np.float32).ravel()
+    best = np.full(len(x), np.inf, np.float32)
+    inside = np.zeros(len(x), bool)
+    corners = polygon.astype(np.float32)
+    for p, q in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        along_x, along_y = q - p
+        dx, dy = x - p[0], y - p[1]
+        crosses = (dy < 0.0) != (y < q[1])
+        inside ^= crosses & (dx < along_x / (along_y or np.float32(1e-12)) * dy)
+        # In place: this is most of what preparing a portrait costs.
+        t = dx * along_x
+        t += dy * along_y
+        t /= max(along_x**2 + along_y**2, np.float32(1e-12))
+        np.clip(t, 0.0, 1.0, out=t)
+        dx -= t * along_x
+        dy -= t * along_y
+        dx *= dx
+        dy *= dy
+        dx += dy
+        np.minimum(best, dx, out=best)
+    np.sqrt(best, out=best)
+    return np.where(inside, -best, best).reshape(at.shape[:-1])
 
 
 def border(nodes: Float32Array, width: int, height: int, unit: float) -> Float32Array:
