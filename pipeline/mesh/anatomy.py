@@ -19,6 +19,7 @@ from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_abscissae, lip_edge
 from pipeline.types import FaceLandmarks, Float32Array
 
 POINTS: Final = 68
+_IRIS_RADII: Final = (0.080, 0.105)  # 11.7 mm across on every adult, to 63 mm
 SIDES: Final = ("Right", "Left")
 """The character's own sides, the one at the image's left first."""
 
@@ -66,10 +67,12 @@ class Anatomy:
         """
         points = ((landmarks.points + 0.5) * scale - 0.5 + f32(offset)).astype(np.float32)
         irises = landmarks.irises * np.float32(scale)
+        smallest, largest = (share * _unit(points) for share in _IRIS_RADII)
+        irises[:, 2] = np.clip(irises[:, 2], smallest, largest)
         irises[:, :2] += 0.5 * scale - 0.5 + f32(offset)
         eyes = np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0)])
         across = eyes[1] - eyes[0]
-        unit = float(np.hypot(*across))
+        unit = _unit(points)
         if unit < 4.0:
             raise RenderError("the face is too small to animate")
         x_axis = _upright(points, across)
@@ -97,6 +100,10 @@ class Anatomy:
         if isinstance(name, int):
             return f32(self.points[name if side == "Left" else MIRRORED[name]])
         return self.soft[name if name in self.soft else name + side]
+
+
+def _unit(points: Float32Array) -> float:
+    return float(np.hypot(*(points[42:48].mean(axis=0) - points[36:42].mean(axis=0))))
 
 
 def _upright(points: Float32Array, across: Float32Array) -> Float32Array:

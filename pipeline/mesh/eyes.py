@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.mesh import layers
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import blurred, f32, minus, sampled, sampled_field, smoothstep, u8
+from pipeline.mesh.curves import along as along_curve
 from pipeline.mesh.fields import Grid, enlarged, inverted
 from pipeline.types import Float32Array, Image
 
@@ -129,7 +130,7 @@ class _Lids:
     v: Float32Array
     upper: Float32Array
     lower: Float32Array
-    brow: float
+    brow: Float32Array
     pixels: Float32Array
 
     @classmethod
@@ -147,7 +148,7 @@ class _Lids:
 
         s, v = local(face.to_face(at))
         brows = p[17:22] if first == 36 else p[22:27]
-        brow = float(local(brows[1:4])[1].mean())
+        brow = along_curve(s, *local(brows))
         upper = _lid_curve(*local(p[[first + 1, first + 2]]), s)
         lower = _lid_curve(*local(p[[first + 5, first + 4]]), s)
         return cls(s, v, np.minimum(upper, lower), lower, brow, at)
@@ -225,7 +226,7 @@ def _travels(lids: _Lids) -> tuple[Float32Array, Float32Array]:
     """How far each lid's skin goes when the eye shuts, face units: upper down, lower up."""
     opening = np.maximum(lids.lower - lids.upper, 0.0)
     opening = blurred(f32(opening), 1.0)
-    top = np.minimum(lids.brow * 0.8, lids.upper - 0.12)
+    top = np.minimum(lids.brow + 0.03, lids.upper - 0.12)
     start = lids.upper - _LASHES
     t = np.clip((lids.v - top) / (start - top), 0.0, 1.0)
     upper = opening * t**1.6
@@ -251,18 +252,22 @@ def _folded(cut: Image, lids: _Lids, face: Anatomy, edge: Float32Array, side: fl
 def _without_crease(upper: Image, lids: _Lids, unit: float) -> Image:
     """The upper lid's sheet with its crease smoothed out, as it is when the eye is shut.
 
-    Dark lines between lashes and brow are filled by a morphological closing, or they would be
-    drawn out into smudges.
+    What is darker than the skin between crease and brow would be drawn out into smudges; it takes
+    that skin's colour.
     """
-    photo = upper[..., :3]
-    fine = blurred(f32(photo), max(0.012 * unit, 0.5))
-    size = int(0.24 * unit) | 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    level = blurred(cast(Float32Array, cv2.morphologyEx(fine, cv2.MORPH_CLOSE, disc)), 0.03 * unit)
-    above = lids.upper - lids.v
-    band = smoothstep(above, 0.012, 0.035) * smoothstep(lids.v - lids.brow, 0.03, 0.08)
-    band = band * (1 - smoothstep(np.abs(lids.s), 1.0, 1.25))
-    filled = photo + 0.9 * np.maximum(level - fine, 0.0) * band[..., None]
+    photo = f32(upper[..., :3])
+    fine = blurred(photo, max(0.012 * unit, 0.5))
+    above, from_brow = lids.upper - lids.v, lids.v - lids.brow
+    across = 1 - smoothstep(np.abs(lids.s), 0.95, 1.2)
+    skin = smoothstep(above, 0.045, 0.075) * smoothstep(from_brow, 0.02, 0.05) * across
+    if float(skin.sum()) < 30.0:
+        return upper
+    grey = fine.mean(axis=-1)
+    low, high = np.percentile(grey[skin > 0.5], (10, 45)) if (skin > 0.5).any() else (0.0, 1.0)
+    skin = skin * (0.02 + smoothstep(grey, float(low), float(max(high, low + 1))))
+    colour = _spread(fine, f32(skin), 0.07 * unit)
+    band = smoothstep(above, 0.012, 0.035) * smoothstep(from_brow, 0.01, 0.06) * across
+    filled = photo + 0.9 * np.maximum(colour - fine, 0.0) * band[..., None]
     return u8(np.dstack([filled, upper[..., 3]]))
 
 
@@ -305,7 +310,7 @@ def _white(cut: Image, clear: Mask, distance: Float32Array, lids: _Lids, unit: f
     return u8(cut * keep + spread * (1 - keep))
 
 
-def _spread(cut: Image, weight: Float32Array, sigma: float) -> Float32Array:
+def _spread(cut: Image | Float32Array, weight: Float32Array, sigma: float) -> Float32Array:
     """Weighted Gaussian average: colour where it is known carried to where it is not."""
     total = blurred(weight, sigma)[..., None] + 1e-6
     colour = blurred(f32(cut * weight[..., None]), sigma)
@@ -343,10 +348,23 @@ def _whole_iris(
 def _rings(
     cut: Image, distance: Float32Array, known: Mask, inside: Mask, radius: float
 ) -> Float32Array:
-    """Median colour of the visible iris at each distance from its centre."""
-    rings = np.clip((distance * 12).astype(int), 0, 13)
-    mean = np.zeros((14, 3), np.float32)
-    for ring in range(14):
-        chosen = (rings == ring) & known
-        mean[ring] = np.median(cut[chosen if chosen.sum() >= 4 else inside], axis=0)
-    return blurred(mean[rings], max(0.06 * radius, 0.5))
+    """Median colour of the visible iris at each distance from its centre.
+
+    Rings of which too little shows take the colour of their neighbours.
+    """
+    count = 14
+    rings = np.clip((distance * 12).astype(int), 0, count - 1)
+    mean = np.zeros((count, 3), np.float32)
+    trust = np.zeros(count, np.float32)
+    for ring in range(count):
+        whole = rings == ring
+        chosen = whole & known
+        trust[ring] = min(chosen.sum() / max(whole.sum(), 1) / 0.3, 1.0) ** 2
+        mean[ring] = np.median(cut[chosen if chosen.any() else inside], axis=0)
+    near = np.exp(-0.5 * ((np.arange(count)[:, None] - np.arange(count)) / 1.0) ** 2)
+    weights = near * (trust + 1e-3)
+    smooth = f32(weights @ mean / weights.sum(axis=1, keepdims=True))
+    mean = mean * trust[:, None] + smooth * (1 - trust[:, None])
+    middles = (np.arange(count) + 0.5) / 12
+    channels = [np.interp(distance, middles, mean[:, c]) for c in range(3)]
+    return blurred(f32(np.stack(channels, axis=-1)), max(0.05 * radius, 0.5))

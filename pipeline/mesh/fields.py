@@ -21,7 +21,7 @@ _REACH: Final = 0.52
 """Length scale of the interpolating kernel in face units: how far a moved spot drags its skin."""
 _SOFTNESS: Final = 2e-3
 """Ridge of the interpolation: lets neighbouring spots disagree by a hair instead of rippling."""
-_DAMPING: Final = 0.7
+_DAMPING: Final = 0.62
 
 
 @dataclass(frozen=True, slots=True)

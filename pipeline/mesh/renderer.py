@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import RenderError
 from pipeline.mesh import drive, layers, mouth, shading
-from pipeline.mesh.arrays import f32, minus, sampled, times
+from pipeline.mesh.arrays import f32, minus, sampled, sampled_field, times
 from pipeline.mesh.fields import enlarged, inverted
 from pipeline.mesh.rig import OVERSAMPLING, Rig, build
 from pipeline.types import ARKIT_INDEX, FaceControls, Float32Array, Image, Portrait
@@ -20,7 +20,6 @@ DEFAULT_SIZE_PX: Final = (512, 512)
 _SIZES_KEPT: Final = 3
 _LARGEST_PX: Final = 2048
 _MOUTH_QUIET: Final = 0.06
-_FLESH: Final = (1.0, 1.35, 1.45)  # shadows in a mouth are red
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +107,11 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     places = cv2.scaleAdd(backward, -OVERSAMPLING, rig.pixels)
     view[:] = sampled(rig.texture, cast(Float32Array, places))
     _draw_mouth(rig, instructions, tuple(around_mouth), frame)
-    gain = shading.brightness(rig.light, instructions.rows)
+    gain = shading.brightness(rig.wrinkles, instructions.rows)
     if gain is not None:
-        view[:] = shading.applied(view, gain, minus(rig.view_pixels, backward))
+        view[:] = layers.shaded(
+            view, sampled_field(gain, minus(rig.view_pixels, backward)), rig.skin
+        )
     return frame
 
 
@@ -139,7 +140,7 @@ def _draw_mouth(
         layers.look_up(mouth.UPPER_SHADOW, top_edge),
         layers.look_up(mouth.LOWER_SHADOW, bottom_edge),
     )
-    view = layers.shaded(view, light, _FLESH)
+    view = layers.shaded(view, light, rig.flesh)
     view = layers.over(layers.colour_of(top), layers.look_up(mouth.COVERAGE, top_edge), view)
     view = layers.over(layers.colour_of(bottom), layers.look_up(mouth.COVERAGE, bottom_edge), view)
     view = _seamed(rig, view, top_edge, bottom_edge)
@@ -154,7 +155,7 @@ def _seamed(rig: Rig, view: Image, top_edge: Image, bottom_edge: Image) -> Image
         return view
     met = times(layers.look_up(mouth.SEAM, top_edge), layers.look_up(mouth.SEAM, bottom_edge))
     light = cv2.addWeighted(met, -rig.seam, met, 0.0, 1.0)
-    return layers.shaded(view, cast(Float32Array, light), _FLESH)
+    return layers.shaded(view, cast(Float32Array, light), rig.flesh)
 
 
 def _mouth_places(rig: Rig, forward: Float32Array) -> Float32Array:

@@ -13,12 +13,15 @@ from pipeline.mesh.arrays import f32, sampled, smoothstep
 from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_edge
 from pipeline.mesh.fields import Grid, interpolator
 from pipeline.mesh.framing import Framing
+from pipeline.mesh.layers import Tint
 from pipeline.types import ARKIT_BLENDSHAPES, Float32Array, Image, Portrait
 
 OVERSAMPLING: Final = 2
 """Texture pixels per frame pixel: bilinear sampling then neither blurs nor shimmers."""
 
 _JAW: Final = ("jawOpen", "jawLeft", "jawRight")
+_CHIN: Final = 0.80  # from upper lip to chin, in face units, that the table of moves is made for
+_CHEEK: Final = 0.40  # from the corner of the mouth to the jaw line, likewise
 _PARTED: Final = 0.05  # lips this far apart at rest show no line of their own to close along
 _SMILES: Final = 0.05  # a portrait that smiles less has no folds to lose
 # Inner lip landmarks are left to the closer spots along the same edges.
@@ -57,7 +60,9 @@ class Rig:
     mouth: mouth.Mouth
     smile: float
     seam: float
-    light: dict[int, Float32Array]
+    flesh: Tint
+    skin: Tint
+    wrinkles: dict[int, Float32Array]
     view_pixels: Float32Array
     folds: tuple[unfold.Fold, ...]
 
@@ -100,6 +105,7 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     still = sampled(texture, pixels)
     base[grid.top : grid.top + grid.height, grid.left : grid.left + grid.width] = still
     smile = rest.smile(face)
+    light = mouth.Light.on_face(texture, fine)
     pixel_grid = Grid(grid.left, grid.top, grid.width, grid.height, 1)
     box = _patch_box(inner, fine, texture)
     return Rig(
@@ -116,10 +122,12 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
         mouth_pixels=_texture_places(inner) - f32([box[0], box[1]]),
         view_pixels=Grid(0, 0, grid.width, grid.height, 1).nodes(),
         eyes=(eyes.prepare(fine, texture, 0), eyes.prepare(fine, texture, 1)),
-        mouth=mouth.prepare(fine, texture, box),
+        mouth=mouth.prepare(fine, texture, box, light),
         smile=smile,
         seam=mouth.SEAM_DEPTH * min(rest.parting(face) / _PARTED, 1.0),
-        light=shading.prepare(face, face.to_face(pixel_grid.nodes()), smile),
+        flesh=light.tint(mouth.FLESH),
+        skin=light.tint(shading.TINT),
+        wrinkles=shading.prepare(face, face.to_face(pixel_grid.nodes()), smile),
         folds=unfold.prepare(fine, texture, box) if smile > _SMILES else (),
     )
 
@@ -206,10 +214,34 @@ def _all_moves(face: Anatomy) -> Float32Array:
             actions.follow_lips(out[row], at)
             if name in _JAW:
                 actions.follow_jaw(out[row])
+    out[:, :] *= proportions(face)
     out[drive.RELAX], out[drive.CLOSE] = rest.relaxing_moves(face)
     out[drive.JAW_CLOSED] = _jaw_closed(out[ARKIT_BLENDSHAPES.index("jawOpen")])
     actions.follow_lips(out[drive.JAW_CLOSED], at)
     return (out @ face.axes * np.float32(face.unit)).astype(np.float32)
+
+
+def proportions(face: Anatomy) -> Float32Array:
+    """How much of the table's moves suits this face's lower half: (spots, 2) float32.
+
+    A short chin drops less, and the far side of a turned head has less room to move in.
+    """
+    p = face.to_face(face.points)
+    at = face.to_face(np.stack([face.spot(spot) for spot in actions.SPOTS]))
+    chin = float(np.clip((p[8, 1] - p[62, 1]) / _CHIN, 0.6, 1.15))
+    middle = (p[48, 0] + p[54, 0]) / 2
+    half = max(float(p[54, 0] - p[48, 0]) / 2, 0.1)
+    away = np.clip((at[:, 0] - middle) / half, -1, 1)
+    room = [
+        float(np.hypot(*(p[3:7] - p[48]).T).min()),
+        float(np.hypot(*(p[10:14] - p[54]).T).min()),
+    ]
+    left, right = (np.clip(r / _CHEEK, 0.4, 1.0) for r in room)
+    share = 1 + np.where(away < 0, (left - 1) * -away, (right - 1) * away)
+    lower = smoothstep(at[:, 1], 0.3, 0.6)
+    x = 1 + (share - 1) * lower
+    y = (1 + (0.5 + 0.5 * share - 1) * lower) * (1 + (chin - 1) * lower)
+    return np.stack([x, y], axis=-1).astype(np.float32)
 
 
 def _jaw_closed(jaw_open: Float32Array) -> Float32Array:

@@ -16,18 +16,17 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
-from pipeline.mesh import layers
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import f32, sampled_field, smoothstep
+from pipeline.mesh.arrays import f32, smoothstep
 from pipeline.mesh.curves import smooth_line
 from pipeline.mesh.masks import distance_outside, outline
-from pipeline.types import ARKIT_INDEX, Float32Array, Image
+from pipeline.types import ARKIT_INDEX, Float32Array
 
 _FAINT: Final = 0.02  # weights below this draw nothing
 _STRONGEST: Final = 0.45  # brightness never changes by more than this share
 
 # Folds are darkest in blue: light that leaves them has travelled through skin.
-_TINT: Final = (0.78, 1.0, 1.12)
+TINT: Final = (0.78, 1.0, 1.12)
 
 Point = Float32Array
 Half = Callable[[int | str], Point]
@@ -212,8 +211,3 @@ def _blob(
         return f32(depth * np.exp(-0.5 * (d**2).sum(axis=-1)))
 
     return draw
-
-
-def applied(image: Image, gain: Float32Array, places: Float32Array) -> Image:
-    """`image` (h, w, 3) times `gain` sampled at `places` (h, w, 2)."""
-    return layers.shaded(image, sampled_field(gain, places), _TINT)
