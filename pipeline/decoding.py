@@ -87,7 +87,7 @@ def decode_image(
     """
     if len(data) > max_bytes:
         raise PortraitError(
-            name, f"{_mib(len(data))}; at most {_mib(max_bytes)} are allowed", too_large=True
+            name, f"a file of more than {max_bytes / (1024 * 1024):.3g} MiB", too_large=True
         )
     try:
         header = _Header.read(data)
@@ -104,10 +104,6 @@ def decode_image(
     except _DamagedError as error:
         raise PortraitError(name, str(error)) from error
     return np.ascontiguousarray(_oriented(pixels, header.orientation))
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1024 * 1024):.1f} MiB"
 
 
 def _decode_jpeg(data: bytes) -> Image:

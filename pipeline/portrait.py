@@ -64,15 +64,11 @@ def load_portrait(
         PortraitError: the picture or its landmarks cannot be used; `no_face` if it shows none.
     """
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_BYTES else b""
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise PortraitError(str(path), f"cannot be read: {reason}") from error
-    if size > MAX_BYTES:
-        raise PortraitError(
-            str(path), f"larger than {MAX_BYTES // (1024 * 1024)} MiB", too_large=True
-        )
     image = decode_image(data, name=str(path))
     beside = landmarks or _landmarks_beside(path)
     if beside:
