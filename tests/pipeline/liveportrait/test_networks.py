@@ -49,7 +49,7 @@ def test_motion_extractor_gives_the_reference_heads(
         heads = networks.motion_extractor(as_image(golden["in/img256"]))
     for name, value in heads.items():
         assert relative(value.numpy(), golden[f"M_raw/{name}"]) < 1e-5, name
-    assert len(traces) == 9
+    assert len(traces) == 8
     for name, value in traces.items():
         assert relative(value, golden[f"trace/M/{name}"]) < 1e-5, name
 
