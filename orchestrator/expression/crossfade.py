@@ -1,23 +1,25 @@
 """The weights on the face over time: nested convex cross-fades between running trajectories.
 
-The face is a vector of weights w >= 0 with sum(w) <= 1. A retarget at time t0 turns the
-trajectory F into
+The face is a vector of weights w >= 0 with sum(w) <= 1; what is missing to 1 is neutral. A
+retarget at t0 turns the trajectory F of some of the labels into
 
-    F'(t) = (1 - s(t)) F(t*) + s(t) T,        s(t0) = s'(t0) = 0
+    F'(t) = (1 - s(t)) F(t) + s(t) T,        s(t0) = s'(t0) = 0
 
 so value and velocity are continuous whatever F was doing, and range, sum and "no overshoot"
-hold because F' is a convex combination. F keeps running under the cross-fade; where what it
-was rising to is no longer wanted its time t* is braked to a stop within `BRAKE_S`.
+hold because F' is a convex combination. F keeps running under the cross-fade. Labels whose
+target stays go their own way, at their own pace, where the sum can bear it. What led a label
+to where it is no longer wanted is braked to a stop: its s stays where it is then. What falls to
+0 and is wanted there keeps falling.
 
-A cross-fade that is complete hides everything under it, and what lies under an ended brake is
-a constant: both are folded away. Beyond `MAX_LAYERS` the whole pile is replaced by one motion
+A complete cross-fade hides what lies under it, and one that has come to a stop over what stands
+still is a constant: both are folded away. Beyond `MAX_LAYERS` the pile is replaced by one motion
 that starts at its value and velocity and comes to rest inside the range, so that cost and memory
 stay bounded however fast retargets come.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -26,53 +28,101 @@ import numpy.typing as npt
 from orchestrator.expression.easing import Easing, brake_rate, braked
 
 Weights = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.bool_]
 
+# A quick stop that is not yet a jerk. A young cross-fade is braked over twice its age, no harder
+# than it sped up, so that a burst of retargets does not add up to a jump.
 BRAKE_S: Final = 0.12
-MAX_LAYERS: Final = 48
-MIN_TRANSITION_S: Final = 0.016
+BRAKE_PER_AGE: Final = 2.0
+UNSEEN_S: Final = 0.01
+MAX_LAYERS: Final = 32
+# Below one frame at 144 frames per second: "at once" is over with the next frame.
+MIN_TRANSITION_S: Final = 0.005
+ROUNDING: Final = 1e-12
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Base:
-    """What lies at the bottom: a constant, or a motion that is braked to a stop."""
-
-    value: Weights
-    velocity: Weights
-    start_s: float = 0.0
-    brake_s: float = 1.0
-
-    def at(self, t_s: float) -> tuple[Weights, Weights]:
-        elapsed_s = t_s - self.start_s
-        value = self.value + self.velocity * braked(elapsed_s, self.brake_s)
-        return value, self.velocity * brake_rate(elapsed_s, self.brake_s)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    """One cross-fade towards `target`.
+    """What lies at the bottom: constant weights, or weights whose motion is braked to a stop.
 
     Attributes:
-        brake_s: period over which what lies below is braked; None lets it run.
+        value: at `start_s`.
+        rates: (drains,) per second at `start_s`: what each weight that falls loses.
+        brakes_s: (drains,) how long each goes on.
+        flow: (drains, size) where each goes: -1 at its own weight, and shares of all that rise.
+    """
+
+    value: Weights
+    rates: Weights
+    brakes_s: Weights
+    flow: Weights
+    start_s: float
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + float(self.brakes_s.max(initial=0.0))
+
+    def at(self, t_s: float) -> tuple[Weights, Weights]:
+        if not len(self.rates):
+            return self.value, np.zeros_like(self.value)
+        left = np.maximum(0.0, 1.0 - (t_s - self.start_s) / self.brakes_s)
+        gone = self.rates * self.brakes_s * (1.0 - left**3) / 3.0
+        return self.value + gone @ self.flow, (self.rates * left**2) @ self.flow
+
+
+@dataclass(slots=True, eq=False)
+class _Layer:
+    """One cross-fade.
+
+    Attributes:
+        where: (size,) the labels that it moves.
+        marks: what waits for it to be complete.
+        brake_at_s, brake_s: when it began to stop, and how long that takes.
     """
 
     start_s: float
     duration_s: float
     easing: Easing
     target: Weights
-    brake_s: float | None
+    where: Labels
+    marks: set[int] = field(default_factory=set)
+    brake_at_s: float | None = None
+    brake_s: float = 0.0
 
     @property
     def end_s(self) -> float:
+        """When it is complete, unless it is stopped before."""
         return self.start_s + self.duration_s
 
-    def below_s(self, t_s: float) -> float:
-        """The time at which what lies below is seen at `t_s`."""
-        if self.brake_s is None:
-            return t_s
-        return self.start_s + braked(t_s - self.start_s, self.brake_s)
+    @property
+    def done_s(self) -> float:
+        """From when on it does not move any more."""
+        return self.end_s if self.brake_at_s is None else self.brake_at_s + self.brake_s
 
-    def below_rate(self, t_s: float) -> float:
-        return 1.0 if self.brake_s is None else brake_rate(t_s - self.start_s, self.brake_s)
+    def brake(self, t_s: float) -> None:
+        """Bring it to a stop, no harder than it sped up, unless that takes it to its end."""
+        age_s = t_s - self.start_s
+        brake_s = min(BRAKE_S, BRAKE_PER_AGE * age_s)
+        if age_s + braked(brake_s, brake_s) < self.duration_s:
+            self.brake_at_s, self.brake_s = t_s, brake_s
+
+    def over(self, below: Weights, t_s: float) -> Weights:
+        """The weights, given those under it."""
+        return below + self.share(t_s) * self.where * (self.target - below)
+
+    def share(self, t_s: float) -> float:
+        if self.brake_at_s is not None:
+            t_s = self.brake_at_s + braked(t_s - self.brake_at_s, self.brake_s)
+        return self.easing.at((t_s - self.start_s) / self.duration_s)
+
+    def rate(self, t_s: float) -> float:
+        """Change of the share per second."""
+        pace = 1.0 / self.duration_s
+        if self.brake_at_s is not None:
+            elapsed_s = t_s - self.brake_at_s
+            pace *= brake_rate(elapsed_s, self.brake_s)
+            t_s = self.brake_at_s + braked(elapsed_s, self.brake_s)
+        return pace * self.easing.slope((t_s - self.start_s) / self.duration_s)
 
 
 class Crossfade:
@@ -85,6 +135,10 @@ class Crossfade:
     def __init__(self, size: int) -> None:
         self._base = _still(np.zeros(size))
         self._layers: list[_Layer] = []
+        self._moved_s = -np.inf
+        self._fold_s = np.inf
+        self._marks: list[int] = []
+        self._cleared: list[int] = []
 
     @property
     def depth(self) -> int:
@@ -92,107 +146,246 @@ class Crossfade:
         return len(self._layers)
 
     @property
-    def target(self) -> Weights:
-        """Where the trajectory is going."""
-        return self._layers[-1].target if self._layers else self._base.value
+    def settles_s(self) -> float:
+        """From when on the weights stand still, as things are; it may lie in the past."""
+        done_s = max((layer.done_s for layer in self._layers), default=self._moved_s)
+        return max(done_s, self._moved_s, self._base.end_s)
 
-    def at(self, t_s: float) -> tuple[Weights, Weights]:
-        """Value and velocity per second at a time not before the last retarget."""
-        times = [t_s]
-        for layer in reversed(self._layers):
-            times.append(layer.below_s(times[-1]))
-        value, velocity = self._base.at(times.pop())
+    def value(self, t_s: float) -> Weights:
+        """The weights at a time not before the last retarget."""
+        value = self._base.at(t_s)[0]
         for layer in self._layers:
-            now_s = times.pop()
-            x = (now_s - layer.start_s) / layer.duration_s
-            share = layer.easing.at(x)
-            rate = layer.easing.slope(x) / layer.duration_s
-            velocity = (1.0 - share) * layer.below_rate(now_s) * velocity + rate * (
-                layer.target - value
-            )
-            value = (1.0 - share) * value + share * layer.target
+            value = layer.over(value, t_s)
+        return np.clip(value, 0.0, 1.0)
+
+    def motion(self, t_s: float) -> tuple[Weights, Weights]:
+        """Value, and velocity per second."""
+        value, velocity = self._base.at(t_s)
+        for layer in self._layers:
+            share, way = layer.share(t_s) * layer.where, layer.target - value
+            velocity = (1.0 - share) * velocity + layer.rate(t_s) * layer.where * way
+            value = value + share * way
         return np.clip(value, 0.0, 1.0), velocity
 
-    def moving(self, t_s: float) -> bool:
-        """Whether the weights still change after `t_s`."""
-        self.fold(t_s)
-        return bool(self._layers) or bool(self._base.velocity.any())
-
     def retarget(
-        self, t_s: float, target: Weights, duration_s: float, easing: Easing, *, brake: bool
+        self,
+        t_s: float,
+        target: Weights,
+        duration_s: float,
+        easing: Easing,
+        *,
+        unwanted: bool = False,
+        mark: int | None = None,
     ) -> float:
         """Go to `target` from whatever is on at `t_s`.
 
         Args:
+            target: weights, at least 0, with a sum of at most 1.
             duration_s: until the cross-fade is complete.
-            brake: whatever is rising is no longer wanted. What only falls runs on: it ends
-                no later for it.
+            unwanted: nothing that is on is to go on, except towards `target`, and all of it is
+                to be there by then; else, all of it goes on under what comes, and what goes
+                there already does so as it would have.
+            mark: given by `cleared` once nothing of what is on shows any more; a new number
+                each time.
 
         Returns:
             When it will be complete.
         """
         self.fold(t_s)
         duration_s = max(duration_s, MIN_TRANSITION_S)
-        if self._layers and self._layers[-1].start_s >= t_s:
-            # Two at one instant: nothing shows of the first yet.
-            self._layers.pop()
+        end_s = t_s + duration_s
+        where = self._absorb(t_s, end_s, self._to_move(target, end_s, unwanted))
+        if unwanted:
+            where = self._stop_leaving(t_s, target, where)
         if len(self._layers) >= MAX_LAYERS:
-            self._base, self._layers = self._coasting(t_s), []
-        rising = bool((self.target > self.at(t_s)[0] + 1e-9).any())
-        brake_s = min(BRAKE_S, duration_s) if brake and rising else None
-        layer = _Layer(t_s, duration_s, easing, target, brake_s)
-        self._layers.append(layer)
-        return layer.end_s
+            self._collapse(t_s)
+            where = np.ones_like(where)
+        if mark is not None:
+            self._await(mark, where)
+        marks = set() if mark is None else {mark}
+        self._layers.append(_Layer(t_s, duration_s, easing, target, where, marks))
+        self._fold_s = -np.inf
+        self.fold(t_s)
+        return end_s
 
     def fold(self, t_s: float) -> None:
-        """Drop what no longer shows at `t_s` and later."""
-        for index in reversed(range(len(self._layers))):
-            layer = self._layers[index]
-            seen_s = self._seen_s(index, t_s)
-            if seen_s >= layer.end_s:
-                self._base = _still(layer.target)
-                self._layers = self._layers[index + 1 :]
-                return
-            if layer.brake_s is not None and seen_s >= layer.start_s + layer.brake_s:
-                below = Crossfade(len(layer.target))
-                below._base, below._layers = self._base, self._layers[:index]
-                self._base = _still(below.at(layer.below_s(seen_s))[0])
-                self._layers = self._layers[index:]
-                return
-        if not self._layers and t_s >= self._base.start_s + self._base.brake_s:
+        """Drop what makes no difference at `t_s` and later."""
+        if t_s < self._fold_s:
+            return
+        if self._base.end_s <= t_s:
+            self._moved_s = max(self._moved_s, self._base.end_s)
             self._base = _still(self._base.at(t_s)[0])
+        self._hide(t_s)
+        if not len(self._base.rates):
+            self._settle(t_s)
+        self._layers = [layer for layer in self._layers if layer.where.any()]
+        if self._marks:
+            self._clear(t_s)
+        ends = [layer.done_s for layer in self._layers if layer.done_s > t_s]
+        if len(self._base.rates):
+            ends.append(self._base.end_s)
+        self._fold_s = min(ends, default=np.inf)
+
+    def cleared(self) -> list[int]:
+        """The marks that were reached since this was asked last, as of the last `fold`."""
+        marks, self._cleared = self._cleared, []
+        return marks
 
     def resized(self, order: npt.NDArray[np.intp]) -> None:
         """Rearrange the weights: new index i takes old index `order[i]`, or nothing for -1."""
-
-        def moved(old: Weights) -> Weights:
-            return np.where(order >= 0, old[order], 0.0)
-
+        known = order >= 0
         base = self._base
-        self._base = _Base(moved(base.value), moved(base.velocity), base.start_s, base.brake_s)
-        self._layers = [
-            _Layer(x.start_s, x.duration_s, x.easing, moved(x.target), x.brake_s)
-            for x in self._layers
-        ]
+        base.value = np.where(known, base.value[order], 0.0)
+        base.flow = np.where(known, base.flow[:, order], 0.0)
+        for layer in self._layers:
+            layer.target = np.where(known, layer.target[order], 0.0)
+            layer.where = known & layer.where[order]
+        self._fold_s = -np.inf
 
-    def _seen_s(self, index: int, t_s: float) -> float:
-        """The time at which layer `index` is seen from above at `t_s`."""
-        for layer in reversed(self._layers[index + 1 :]):
-            t_s = layer.below_s(t_s)
-        return t_s
+    # --- retargeting ----------------------------------------------------------------------
 
-    def _coasting(self, t_s: float) -> _Base:
-        """One motion with the value and velocity of now, braked before it leaves the range."""
-        value, velocity = self.at(t_s)
-        falling = velocity < 0.0
-        rooms = [BRAKE_S / 3.0]
-        if falling.any():
-            rooms.append(float(np.min(value[falling] / -velocity[falling])))
-        if (rising := float(velocity.sum())) > 0.0:
-            rooms.append((1.0 - float(value.sum())) / rising)
-        advance_s = max(min(rooms), 1e-6)
-        return _Base(value, velocity, t_s, 3.0 * advance_s)
+    def _to_move(self, target: Weights, end_s: float, unwanted: bool) -> Labels:
+        """The labels that a new cross-fade must move."""
+        aim, highest, due_s = self._aims()
+        where: Labels = aim != target
+        if unwanted:
+            where |= due_s > end_s
+        if float(np.where(where, target, highest).sum()) > 1.0 + ROUNDING:
+            # Those that go cannot take their time: what comes needs their room.
+            where |= highest > target
+        return where
+
+    def _aims(self) -> tuple[Weights, Weights, Weights]:
+        """Of each label: where it is going, the most it can be on the way, and until when."""
+        base = self._base
+        aim = base.value
+        highest = base.value + (base.rates * base.brakes_s / 3.0) @ np.maximum(base.flow, 0.0)
+        due_s = np.full(len(aim), -np.inf)
+        for layer in self._layers:
+            end_s = layer.end_s if layer.brake_at_s is None else np.inf
+            # Of several that lead to the same, the first to get there is enough.
+            stays = layer.target == aim
+            due_s = np.where(layer.where, np.where(stays, np.minimum(due_s, end_s), end_s), due_s)
+            aim = np.where(layer.where, layer.target, aim)
+            highest = np.where(layer.where, np.maximum(layer.target, highest), highest)
+        return aim, highest, due_s
+
+    def _absorb(self, t_s: float, end_s: float, where: Labels) -> Labels:
+        """Stop what is too young to have been seen and would be there no sooner.
+
+        Returns:
+            `where`, and the labels that have lost their cross-fade by it.
+        """
+        for layer in reversed(self._layers):
+            young = layer.brake_at_s is None and t_s - layer.start_s < UNSEEN_S
+            sooner = layer.marks or layer.end_s < end_s - UNSEEN_S
+            if young and not sooner and (layer.where & where).any():
+                where = where | layer.where
+                layer.brake(t_s)
+        self._layers = [layer for layer in self._layers if layer.brake_at_s != layer.start_s]
+        return where
+
+    def _stop_leaving(self, t_s: float, target: Weights, where: Labels) -> Labels:
+        """Stop what leads a weight away from `target`; what falls to 0 beside it may go on.
+
+        Where what falls is stopped, what it made room for is stopped too.
+
+        Returns:
+            `where`, and the labels that have been stopped beside it.
+        """
+        now = self.value(t_s)
+        below = self._base.at(t_s)[0]
+        layers = []
+        for layer in self._layers:
+            rising = layer.where & where & (layer.target > np.maximum(now, below) + ROUNDING)
+            sinking = layer.where & where & (layer.target < np.minimum(target, below) - ROUNDING)
+            stopped = rising
+            if sinking.any() and not layer.marks:
+                stopped = layer.where & (rising | sinking | (layer.target > 0.0))
+            below = layer.over(below, t_s)
+            if layer.brake_at_s is None and stopped.any():
+                where = where | stopped
+                if t_s > layer.start_s:
+                    layers.append(replace(layer, where=stopped, marks=set()))
+                    layers[-1].brake(t_s)
+                layer.where = layer.where & ~stopped
+            layers.append(layer)
+        self._layers = [layer for layer in layers if layer.where.any()]
+        return where
+
+    def _await(self, mark: int, where: Labels) -> None:
+        """Let the mark wait for the cross-fades of the labels that the new one leaves alone."""
+        self._marks.append(mark)
+        for layer in self._layers:
+            if layer.brake_at_s is None and (layer.where & ~where).any():
+                layer.marks.add(mark)
+
+    # --- folding --------------------------------------------------------------------------
+
+    def _hide(self, t_s: float) -> None:
+        """Take from each layer the labels that a complete one above it moves."""
+        hidden = np.zeros(len(self._base.value), np.bool_)
+        for layer in reversed(self._layers):
+            layer.where = layer.where & ~hidden
+            if layer.brake_at_s is None and layer.end_s <= t_s:
+                hidden |= layer.where
+
+    def _settle(self, t_s: float) -> None:
+        """Move what stands still over what stands still into the base."""
+        value = self._base.value
+        busy = np.zeros(len(value), np.bool_)
+        for layer in self._layers:
+            if layer.done_s <= t_s:
+                self._moved_s = max(self._moved_s, layer.done_s)
+                free = layer.where & ~busy
+                share = layer.share(layer.done_s)
+                value = np.where(free, value + share * (layer.target - value), value)
+            else:
+                free = layer.where & ~busy & (layer.target == value)
+            layer.where = layer.where & ~free
+            busy |= layer.where
+        self._base = _still(value)
+
+    def _clear(self, t_s: float) -> None:
+        waiting = {mark for layer in self._layers if layer.done_s > t_s for mark in layer.marks}
+        self._cleared.extend(mark for mark in self._marks if mark not in waiting)
+        self._marks = [mark for mark in self._marks if mark in waiting]
+
+    # --- the flood ------------------------------------------------------------------------
+
+    def _collapse(self, t_s: float) -> None:
+        """Put one motion in place of the pile. What is to be cleared will be, in time."""
+        marked = [layer for layer in self._layers if layer.marks]
+        self._base = _coasting(*self.motion(t_s), t_s)
+        self._layers = []
+        if marked:
+            rest = np.zeros_like(self._base.value)
+            duration_s = max(min(each.end_s for each in marked) - t_s, MIN_TRANSITION_S)
+            marks = set().union(*(each.marks for each in marked))
+            easing = marked[-1].easing
+            self._layers.append(_Layer(t_s, duration_s, easing, rest, rest == 0.0, marks))
 
 
 def _still(value: Weights) -> _Base:
-    return _Base(value, np.zeros_like(value))
+    nothing = np.zeros(0)
+    return _Base(value, nothing, nothing, np.zeros((0, len(value))), -np.inf)
+
+
+def _coasting(value: Weights, velocity: Weights, t_s: float) -> _Base:
+    """A motion with this value and velocity that comes to rest inside the range.
+
+    Weights that fall, neutral among them, drain into those that rise, each over as long as it
+    lasts: draining a weight w >= 0 at the rate r over 3 w / r brings it to 0 without a jerk,
+    since a trajectory that stays above 0 has r^2 <= 2 w max|w''| (Glaeser's inequality).
+    """
+    size = len(value)
+    values = np.append(value, max(0.0, 1.0 - float(value.sum())))
+    velocities = np.append(velocity, -float(velocity.sum()))
+    falls = np.flatnonzero((velocities < -ROUNDING) & (values > 0.0))
+    rises = np.maximum(velocities, 0.0)
+    if not len(falls) or not rises.any():
+        return _still(value)
+    rates = -velocities[falls]
+    brakes_s = np.minimum(BRAKE_S, 3.0 * values[falls] / rates)
+    flow = rises / rises.sum() - np.eye(size + 1)[falls]
+    return _Base(value, rates, brakes_s, flow[:, :size], t_s)

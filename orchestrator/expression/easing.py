@@ -57,13 +57,17 @@ RELEASE: Final = _easing(2)
 def braked(elapsed_s: float, period_s: float) -> float:
     """How far time has got that began at full rate and was braked to a stop over `period_s`.
 
-    The rate is (1 - x)^2 at the share x of the period: a third of it passes in all.
+    The rate is (1 - x)^2 at the share x of the period: a third of it passes in all. A period of
+    0 is a stop at once.
     """
-    x = min(1.0, max(0.0, elapsed_s / period_s))
+    x = _share(elapsed_s, period_s)
     return period_s * (1.0 - (1.0 - x) ** 3) / 3.0
 
 
 def brake_rate(elapsed_s: float, period_s: float) -> float:
     """The rate of that time, 1 at first and 0 at the end."""
-    x = min(1.0, max(0.0, elapsed_s / period_s))
-    return (1.0 - x) ** 2
+    return (1.0 - _share(elapsed_s, period_s)) ** 2
+
+
+def _share(elapsed_s: float, period_s: float) -> float:
+    return min(1.0, max(0.0, elapsed_s / period_s)) if period_s > 0.0 else 1.0

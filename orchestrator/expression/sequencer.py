@@ -5,8 +5,9 @@ comes), is in its attack until 95 % of the way is done, holds, decays, and is fi
 start and every decay is a retarget of the cross-fade at its exact time, whoever samples when.
 
 What is on is a stack of scenes. A scene is a set of cues that show together (`blend`);
-`override` puts a scene on top, which suspends the ones below until its own cues are over.
-Decaying cues belong to no scene any more: nothing is meant to be on for them.
+`override` puts a scene on top, which suspends the ones below until the cue that opened it is
+over; what was blended with that stays on, among what was suspended. Decaying cues belong to no
+scene any more: nothing is meant to be on for them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from orchestrator.expression.crossfade import MIN_TRANSITION_S, Crossfade, Weights
+from orchestrator.expression.crossfade import MIN_TRANSITION_S, Crossfade, Labels, Weights
 from orchestrator.expression.easing import ONSET, RELEASE, Easing
 from orchestrator.expression.emotions import EmotionTable
 from pipeline.errors import ErrorCode, InvalidEventError
@@ -27,8 +28,11 @@ from pipeline.types import CueAccepted, EmotionEvent, Policy
 
 NEUTRAL: Final = "neutral"
 MAX_WAITING: Final = 256
-MAX_ON_FACE: Final = 16
+MAX_ON_FACE: Final = 32
+MAX_INTERRUPTS: Final = 1024
+MAX_UNTOLD: Final = 4096
 NO_CHANGE: Final = 1e-6
+LARGEST_SUM: Final = 1.0 - 1e-15
 
 EndingKind = Literal["finished", "superseded", "expired"]
 Phase = Literal["scheduled", "queued", "attack", "hold", "decay", "suspended"]
@@ -40,7 +44,8 @@ class CueProgress:
 
     Attributes:
         start_s: when it started.
-        change: share of the way from the face at its start to the face it leads to, 0 to 1.
+        change: share of the way from the face at its start to the face it leads to, 0 to 1, as
+            far as its own emotions go; the whole face where they stay.
         no_change: there is nothing to show, such as neutral on a neutral face; `change` is 1.
     """
 
@@ -65,7 +70,8 @@ class CueView:
 
     Attributes:
         since_s: seconds since it entered its phase.
-        remaining_s: seconds until it is finished, as things stand; None if that is open.
+        remaining_s: seconds until it is finished, as things stand, or will be once it is
+            resumed; None if that is open.
     """
 
     id: str
@@ -83,7 +89,7 @@ class FaceSample:
         weights: label to weight on the face, `neutral` included; they sum to 1.
         cues: the cues that are on or decaying.
         endings: cues that ended since the last sample.
-        interrupts_done: interrupts after which the face has come to rest since the last sample.
+        interrupts_done: interrupts whose last cue has left the face since the last sample.
         newest: id of the newest cue on the face.
     """
 
@@ -96,9 +102,18 @@ class FaceSample:
 
 @dataclass(slots=True, eq=False)
 class _Cue:
-    """An accepted cue; times are absolute."""
+    """An accepted cue; times are absolute.
+
+    Attributes:
+        serial: rises with each event.
+        order: rises with each start.
+        own: the labels that it asks for.
+        origin: the face at its start.
+        goal: the face it leads to.
+    """
 
     event: EmotionEvent
+    serial: int
     label: str
     shares: Mapping[str, float]
     attack_s: float
@@ -112,6 +127,7 @@ class _Cue:
     decay_at_s: float = math.inf
     finish_s: float = math.inf
     order: int = -1
+    own: Labels = field(default_factory=lambda: np.zeros(0, np.bool_))
     origin: Weights = field(default_factory=lambda: np.zeros(0))
     goal: Weights = field(default_factory=lambda: np.zeros(0))
 
@@ -125,9 +141,14 @@ class _Cue:
         return math.inf if ttl_s is None else self.received_s + ttl_s
 
     @property
-    def attack_end_s(self) -> float:
-        """When 95 % of the way in is done."""
-        return self.start_s + max(self.attack_s, MIN_TRANSITION_S * ONSET.x95)
+    def way_in_s(self) -> float:
+        """How long 95 % of the way in take."""
+        return max(self.attack_s, MIN_TRANSITION_S * ONSET.x95)
+
+    @property
+    def way_out_s(self) -> float:
+        """How long all of the way out takes."""
+        return max(self.decay_s / RELEASE.x95, MIN_TRANSITION_S)
 
     def enter(self, phase: Phase, now_s: float) -> None:
         self.phase = phase
@@ -146,15 +167,16 @@ class Sequencer:
         self._labels = _weighted(emotions)
         self._face = Crossfade(len(self._labels))
         self._now_s = -math.inf
+        self._sampled_s = -math.inf
+        self._serial = 0
         self._started = 0
         self._scenes: list[list[_Cue]] = [[]]
         self._decaying: list[_Cue] = []
         self._queue: deque[_Cue] = deque()
         self._scheduled: list[_Cue] = []
         self._endings: list[Ending] = []
-        self._interrupts: list[tuple[str, float]] = []
-        # When the face will be exactly neutral, if that is where it is going.
-        self._rest_s = -math.inf
+        self._interrupts: dict[int, str] = {}
+        self._started_since = False
 
     # --- events ---------------------------------------------------------------------------
 
@@ -171,6 +193,7 @@ class Sequencer:
         now_s = max(now_s, self._now_s)
         accepted, shares = self._understand(event)
         self._advance(now_s)
+        self._serial += 1
         cue = self._cue(event, accepted.used, shares, now_s)
         self._check_rank(cue)
         self._check_room(cue)
@@ -187,22 +210,28 @@ class Sequencer:
 
         Returns:
             The ids of the cues that it superseded, oldest first.
+
+        Raises:
+            InvalidEventError: too many are under way; nothing has changed.
         """
         now_s = max(now_s, self._now_s)
         self._advance(now_s)
+        if len(self._interrupts) >= MAX_INTERRUPTS:
+            raise InvalidEventError(
+                ErrorCode.RATE_LIMITED,
+                f"{MAX_INTERRUPTS} interrupts are under way, which is the most",
+                event_id=interrupt_id,
+            )
         ended = [*self._on(), *self._decaying, *self._queue, *self._scheduled]
+        ended.sort(key=lambda each: each.serial)
         self._end_all(ended, interrupt_id)
         self._scenes, self._decaying, self._scheduled = [[]], [], []
         self._queue.clear()
-        if self._face.moving(now_s) or self._face.at(now_s)[0].any():
-            # A decay that was under way goes on below the fade and may be over before it.
-            resting_s = self._rest_s if self._rest_s > now_s else math.inf
-            self._retarget(now_s, {}, fade_s, RELEASE, unwanted=True)
-            self._rest_s = min(self._rest_s, resting_s)
-        else:
-            self._rest_s = now_s
-        self._interrupts.append((interrupt_id, self._rest_s))
-        return tuple(cue.id for cue in sorted(ended, key=lambda each: each.received_s))
+        self._serial += 1
+        self._interrupts[self._serial] = interrupt_id
+        rest = np.zeros(len(self._labels))
+        self._face.retarget(now_s, rest, fade_s, RELEASE, unwanted=True, mark=self._serial)
+        return tuple(cue.id for cue in ended)
 
     def replace_emotions(self, emotions: EmotionTable) -> None:
         """Use another table; running cues keep their targets as far as the labels remain."""
@@ -213,6 +242,7 @@ class Sequencer:
         for cue in (*self._on(), *self._decaying):
             cue.origin = np.where(order >= 0, cue.origin[order], 0.0)
             cue.goal = np.where(order >= 0, cue.goal[order], 0.0)
+            cue.own = (order >= 0) & cue.own[order]
 
     # --- time -----------------------------------------------------------------------------
 
@@ -221,13 +251,12 @@ class Sequencer:
         now_s = max(now_s, self._now_s)
         self._advance(now_s)
         self._face.fold(now_s)
-        value, _ = self._face.at(now_s)
+        value = self._face.value(now_s)
         on = [*self._scenes[-1], *self._decaying]
         newest = max(on, key=lambda cue: cue.order, default=None)
-        done = tuple(id_ for id_, rest_s in self._interrupts if rest_s <= now_s)
-        if done:
-            self._interrupts = [each for each in self._interrupts if each[1] > now_s]
+        done = tuple(self._interrupts.pop(mark) for mark in self._face.cleared())
         endings, self._endings = tuple(self._endings), []
+        self._sampled_s, self._started_since = now_s, False
         return FaceSample(
             weights=self._named(value),
             cues=tuple(self._progress(cue, value) for cue in on),
@@ -237,12 +266,16 @@ class Sequencer:
         )
 
     def next_change(self, now_s: float) -> float | None:
-        """When a sample will next differ: `now_s` while the face moves, None if never."""
+        """When a sample will next differ from the last: `now_s` while the face moves, None if
+        never."""
         now_s = max(now_s, self._now_s)
-        if self._endings or self._interrupts or self._face.moving(now_s):
-            return now_s
         due_s = self._next_due_s()
-        return None if math.isinf(due_s) else max(due_s, now_s)
+        if due_s <= now_s or self._started_since or self._endings or self._interrupts:
+            return now_s
+        self._face.fold(now_s)
+        if self._face.settles_s > self._sampled_s:
+            return now_s
+        return None if math.isinf(due_s) else due_s
 
     def cues(self, now_s: float) -> tuple[CueView, ...]:
         """Every cue that has not ended: what is on, suspended, decaying, queued, scheduled."""
@@ -304,6 +337,7 @@ class Sequencer:
         emotion = self._emotions[label]
         return _Cue(
             event=event,
+            serial=self._serial,
             label=label,
             shares={name: share * self._emotions[name].maximum for name, share in shares.items()},
             attack_s=emotion.attack_s if event.attack_s is None else event.attack_s,
@@ -337,20 +371,30 @@ class Sequencer:
         return None
 
     def _check_room(self, cue: _Cue) -> None:
-        waiting = len(self._queue) + len(self._scheduled)
-        joins = cue.event.policy in (Policy.BLEND, Policy.OVERRIDE)
-        coming = sum(
-            each.event.policy in (Policy.BLEND, Policy.OVERRIDE) for each in self._scheduled
-        )
-        on = sum(len(scene) for scene in self._scenes) + coming
-        if waiting >= MAX_WAITING or (joins and on >= MAX_ON_FACE):
-            full = f"{MAX_WAITING} cues wait" if waiting >= MAX_WAITING else f"{on} cues are on"
+        full = self._full(cue)
+        if full is not None:
             raise InvalidEventError(
                 ErrorCode.RATE_LIMITED,
-                f"{full}, which is the most; send it later, or with policy replace",
+                f"{full}, which is the most; send it later",
                 field="policy",
                 event_id=cue.id,
             )
+
+    def _full(self, cue: _Cue) -> str | None:
+        """What there is no room for, if so."""
+        joining = (Policy.BLEND, Policy.OVERRIDE)
+        if len(self._endings) >= MAX_UNTOLD:
+            return f"{MAX_UNTOLD} cues have ended since the last frame"
+        if cue.event.policy is Policy.QUEUE or cue.due_s > cue.received_s:
+            waiting = len(self._queue) + len(self._scheduled)
+            if waiting >= MAX_WAITING:
+                return f"{waiting} cues wait"
+        if cue.event.policy in joining:
+            coming = sum(each.event.policy in joining for each in self._scheduled)
+            on = coming + len(self._decaying) + sum(len(scene) for scene in self._scenes)
+            if on >= MAX_ON_FACE:
+                return f"{on} cues are on or planned to join"
+        return None
 
     # --- what happens when ----------------------------------------------------------------
 
@@ -394,14 +438,14 @@ class Sequencer:
                 cue.enter("queued", t_s)
                 self._queue.append(cue)
             case Policy.REPLACE:
-                self._end_all([*self._on(), *self._decaying], cue.id)
-                self._scenes, self._decaying = [[]], []
+                self._end_all(list(self._on()), cue.id)
+                self._end_decaying(cue)
+                self._scenes = [[]]
                 self._start(cue, t_s, unwanted=True)
             case Policy.BLEND:
                 self._start(cue, t_s, unwanted=False)
             case Policy.OVERRIDE:
-                self._end_all(self._decaying, cue.id)
-                self._decaying = []
+                self._end_decaying(cue)
                 if self._scenes[-1]:
                     for other in self._scenes[-1]:
                         other.enter("suspended", t_s)
@@ -421,26 +465,27 @@ class Sequencer:
         cue.start_s = t_s
         cue.order = self._started
         self._started += 1
+        self._started_since = True
         cue.enter("attack", t_s)
-        cue.decay_at_s = cue.attack_end_s + cue.hold_s
-        cue.origin = self._face.at(t_s)[0]
+        cue.decay_at_s = t_s + cue.way_in_s + cue.hold_s
+        cue.own = np.array([cue.shares.get(label, 0.0) > 0.0 for label in self._labels])
+        cue.origin = self._face.value(t_s)
         self._scenes[-1].append(cue)
-        duration_s = cue.attack_s / ONSET.x95
-        self._retarget(t_s, _together(self._scenes[-1]), duration_s, ONSET, unwanted=unwanted)
+        self._retarget(t_s, cue.attack_s / ONSET.x95, ONSET, unwanted=unwanted)
 
     def _decay(self, cue: _Cue, t_s: float) -> None:
         """Take the cue off; what lies below or beside it is what remains."""
-        self._scenes[-1].remove(cue)
-        while len(self._scenes) > 1 and not self._scenes[-1]:
+        scene = self._scenes[-1]
+        opened = len(self._scenes) > 1 and scene[0] is cue
+        scene.remove(cue)
+        if opened:
             self._scenes.pop()
             for resumed in self._scenes[-1]:
                 self._resume(resumed, t_s)
+            self._scenes[-1].extend(scene)
         cue.enter("decay", t_s)
         self._decaying.append(cue)
-        duration_s = cue.decay_s / RELEASE.x95
-        cue.finish_s = self._retarget(
-            t_s, _together(self._scenes[-1]), duration_s, RELEASE, unwanted=False
-        )
+        cue.finish_s = self._retarget(t_s, cue.way_out_s, RELEASE, unwanted=False)
 
     def _resume(self, cue: _Cue, t_s: float) -> None:
         """Go on where the cue was suspended, with all of its time that remained."""
@@ -451,22 +496,19 @@ class Sequencer:
     def _end_all(self, cues: list[_Cue], by: str) -> None:
         self._endings.extend(Ending(cue.id, "superseded", by) for cue in cues)
 
-    def _retarget(
-        self,
-        t_s: float,
-        shares: Mapping[str, float],
-        duration_s: float,
-        easing: Easing,
-        *,
-        unwanted: bool,
-    ) -> float:
-        """Lead the face to `shares`; returns when it will be there."""
+    def _end_decaying(self, by: _Cue) -> None:
+        """Supersede what decays, but nothing of higher priority: that finishes."""
+        rank = by.event.priority
+        self._end_all([cue for cue in self._decaying if cue.event.priority <= rank], by.id)
+        self._decaying = [cue for cue in self._decaying if cue.event.priority > rank]
+
+    def _retarget(self, t_s: float, duration_s: float, easing: Easing, *, unwanted: bool) -> float:
+        """Lead the face to what the scene on top asks for; returns when it will be there."""
+        shares = _together(self._scenes[-1])
         target = np.array([shares.get(label, 0.0) for label in self._labels])
-        end_s = self._face.retarget(t_s, target, duration_s, easing, brake=unwanted)
-        self._rest_s = math.inf if target.any() else end_s
         for cue in self._scenes[-1]:
             cue.goal = target
-        return end_s
+        return self._face.retarget(t_s, target, duration_s, easing, unwanted=unwanted)
 
     # --- telling --------------------------------------------------------------------------
 
@@ -476,10 +518,17 @@ class Sequencer:
 
     def _named(self, value: Weights) -> Mapping[str, float]:
         named = dict(zip(self._labels, value.tolist(), strict=True))
+        total = sum(named.values())
+        if total > 1.0:
+            # By rounding only; the sum without neutral is at most 1 to the last bit.
+            named = {label: weight * (LARGEST_SUM / total) for label, weight in named.items()}
         return {NEUTRAL: max(0.0, 1.0 - sum(named.values())), **named}
 
     def _progress(self, cue: _Cue, value: Weights) -> CueProgress:
         way = cue.goal - cue.origin
+        own = way * cue.own
+        if float(own @ own) >= NO_CHANGE**2:
+            way = own
         length = float(way @ way)
         if length < NO_CHANGE**2:
             return CueProgress(cue.id, cue.start_s, 1.0, no_change=True)
@@ -488,15 +537,18 @@ class Sequencer:
 
     def _view(self, cue: _Cue, now_s: float) -> CueView:
         phase, since_s = cue.phase, cue.phase_since_s
-        if phase == "attack" and now_s >= cue.attack_end_s:
-            phase, since_s = "hold", cue.attack_end_s
-        remaining_s = None
-        if phase == "decay":
-            remaining_s = cue.finish_s - now_s
-        elif phase in ("attack", "hold") and not math.isinf(cue.decay_at_s):
-            remaining_s = cue.decay_at_s + cue.decay_s / RELEASE.x95 - now_s
-        elif phase == "scheduled":
-            remaining_s = cue.due_s - now_s
+        if phase == "attack" and now_s >= cue.start_s + cue.way_in_s:
+            phase, since_s = "hold", cue.start_s + cue.way_in_s
+        match phase:
+            case "decay":
+                end_s = cue.finish_s
+            case "scheduled" if cue.event.policy is not Policy.QUEUE:
+                end_s = cue.due_s + cue.way_in_s + cue.hold_s + cue.way_out_s
+            case "suspended":
+                end_s = cue.decay_at_s + cue.way_out_s + now_s - cue.phase_since_s
+            case _:
+                end_s = cue.decay_at_s + cue.way_out_s
+        remaining_s = None if math.isinf(end_s) else end_s - now_s
         return CueView(cue.id, cue.label, phase, now_s - since_s, remaining_s)
 
 
@@ -506,11 +558,13 @@ def _weighted(emotions: EmotionTable) -> tuple[str, ...]:
 
 
 def _together(scene: list[_Cue]) -> dict[str, float]:
-    """What the cues of a scene ask for together, scaled down where it is more than a face has."""
+    """What the cues of a scene ask for together, scaled down where it is more than a face has.
+
+    Neutral takes its share like the others, though what it takes has no weight of its own.
+    """
     shares: dict[str, float] = {}
     for cue in scene:
         for label, share in cue.shares.items():
-            if label != NEUTRAL:
-                shares[label] = shares.get(label, 0.0) + share
+            shares[label] = shares.get(label, 0.0) + share
     total = max(1.0, sum(shares.values()))
     return {label: share / total for label, share in shares.items()}
