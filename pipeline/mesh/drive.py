@@ -54,11 +54,13 @@ class Drive:
         rows: (ROWS,) float32, weights of the rig's fields.
         eyes: the eye at the image's left first.
         mouth: 0 when no control touches the mouth, rising with what they ask.
+        jaw: how far it is open (0..1), and aside (-1..1, positive to the character's left).
     """
 
     rows: Float32Array
     eyes: tuple[EyeState, EyeState]
     mouth: float
+    jaw: tuple[float, float]
 
 
 def drive(controls: FaceControls, smile: float) -> Drive:
@@ -77,7 +79,12 @@ def drive(controls: FaceControls, smile: float) -> Drive:
     rows[JAW_CLOSED] = controls["jawOpen"] * controls["mouthClose"]
     rows[POSE:] = pose.coefficients(controls)
     mouth = float(np.abs(rows[_MOUTH_ROWS]).sum())
-    return Drive(rows, (_eye(controls, "Right", -1.0), _eye(controls, "Left", 1.0)), mouth)
+    return Drive(
+        rows=rows,
+        eyes=(_eye(controls, "Right", -1.0), _eye(controls, "Left", 1.0)),
+        mouth=mouth,
+        jaw=(controls["jawOpen"], controls["jawLeft"] - controls["jawRight"]),
+    )
 
 
 def _eye(controls: FaceControls, side: str, outwards: float) -> EyeState:

@@ -68,42 +68,40 @@ class Eye:
     unit: float
 
     def draw(self, state: EyeState, texture: Image) -> None:
-        """Write the eye in `state` into the texture, over its own patch."""
+        """Write the eye in `state` into the texture (H, W, 4), over its own patch."""
         h, w = self.photo.shape[:2]
         target = texture[self.top : self.top + h, self.left : self.left + w]
-        moved = self.opening * (abs(state.upper) + abs(state.lower)) + abs(state.gaze[0])
-        moved += abs(state.gaze[1])
+        moved = self.opening * (abs(state.upper) + abs(state.lower))
+        moved += abs(state.gaze[0]) + abs(state.gaze[1])
         show = min(moved / _QUIET, 1.0)
-        if show <= 0.0:
-            target[:] = self.photo
-            return
-        drawn = self._drawn(state)
-        if show < 1.0:
-            drawn = cast(Image, cv2.addWeighted(drawn, show, self.photo, 1.0 - show, 0.0))
-        target[:] = drawn
+        view = self._drawn(state) if show > 0.0 else self.photo
+        if 0.0 < show < 1.0:
+            view = cast(Image, cv2.addWeighted(view, show, self.photo, 1.0 - show, 0.0))
+        target[:] = cv2.cvtColor(view, cv2.COLOR_RGB2RGBA)
 
     def _drawn(self, state: EyeState) -> Image:
         closing = float(np.clip(state.upper, 0.0, 1.0))
         skin = cv2.addWeighted(self.upper, 1.0 - closing, self.shut, closing, 0.0)
-        upper = self._lid(cast(Image, skin), self.upper_travel, state.upper * (1.0 - state.lower))
+        amount = state.upper * (1.0 - state.lower)
+        upper = self._lid(cast(Image, skin), self.upper_travel, amount)
         lower = self._lid(self.lower, self.lower_travel, state.lower)
-        upper_edge, lower_edge = layers.edge_of(upper), layers.edge_of(lower)
-        brightness = layers.look_up(_lid_shadow(closing), upper_edge)
-        view = layers.shaded(self._ball(state.gaze), brightness)
-        view = layers.over(layers.colour_of(lower), layers.look_up(_COVERAGE, lower_edge), view)
-        return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, upper_edge), view)
+        edge = layers.edge_of(upper)
+        view = layers.shaded(self._ball(state.gaze), layers.look_up(_lid_shadow(closing), edge))
+        covered = layers.look_up(_COVERAGE, layers.edge_of(lower))
+        view = layers.over(layers.colour_of(lower), covered, view)
+        return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, edge), view)
 
     def _lid(self, sheet: Image, travel: Float32Array, amount: float) -> Image:
+        if amount == 0.0:
+            return sheet
         h, w = sheet.shape[:2]
         backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 8)
-        places = minus(self.identity, enlarged(backward, w, h))
-        return sampled(sheet, places)
+        return sampled(sheet, minus(self.identity, enlarged(backward, w, h)))
 
     def _ball(self, gaze: tuple[float, float]) -> Image:
         x, y = gaze[0] * self.unit, gaze[1] * self.unit
         iris = self._shifted(self.iris, x, y)
-        opacity = layers.edge_of(iris).astype(np.float32) * np.float32(1 / 255)
-        ball = layers.over(layers.colour_of(iris), opacity, self.ball)
+        ball = layers.over(layers.colour_of(iris), layers.opacity_of(iris), self.ball)
         # A reflection on a turning ball stays behind: it shows where the light is.
         glint = self._shifted(self.glint, _GLINT_FOLLOWS * x, _GLINT_FOLLOWS * y)
         return cast(Image, cv2.add(ball, glint))
@@ -215,10 +213,10 @@ def _patch(face: Anatomy, first: int, texture: Image) -> Grid:
     u = face.unit
     height, width = texture.shape[:2]
     stride = max(2, round(u / 50))
-    left = int(max(eye[:, 0].min() - 0.16 * u, 0))
-    right = int(min(eye[:, 0].max() + 0.16 * u, width - 1))
+    left = int(max(eye[:, 0].min() - 0.10 * u, 0))
+    right = int(min(eye[:, 0].max() + 0.10 * u, width - 1))
     top = int(max(min(brows[1:4, 1].min(), eye[:, 1].min() - 0.15 * u), 0))
-    bottom = int(min(eye[:, 1].max() + 0.24 * u, height - 1))
+    bottom = int(min(eye[:, 1].max() + 0.20 * u, height - 1))
     return Grid(left, top, (right - left) // stride, (bottom - top) // stride, stride)
 
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.mesh.arrays import resized, sampled_field
-from pipeline.types import Float32Array
+from pipeline.mesh.arrays import f32, resized, sampled_field
+from pipeline.types import Float32Array, Image
 
 _REACH: Final = 0.52
 """Length scale of the interpolating kernel in face units: how far a moved spot drags its skin."""
@@ -71,11 +71,59 @@ class Grid:
         r1 = int(np.clip(-((self.top - bottom) // s), r0 + 2, self.rows))
         return Grid(self.left + c0 * s, self.top + r0 * s, c1 - c0, r1 - r0, s)
 
+    def texture_places(self, oversampling: int) -> Float32Array:
+        """Where in a texture each pixel of the rectangle lies, (height, width, 2) float32."""
+        pixels = Grid(self.left, self.top, self.width, self.height, 1).nodes()
+        return f32((pixels + 0.5) * oversampling - 0.5)
+
+    def cut(self, image: Image) -> Image:
+        """The grid's rectangle of a canvas, (height, width, ...); a view."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def slices(self, inner: Grid) -> tuple[slice, slice]:
+        """Rows and columns of `inner`'s rectangle in an image of this one's."""
+        x, y = inner.left - self.left, inner.top - self.top
+        return slice(y, y + inner.height), slice(x, x + inner.width)
+
     def window(self, inner: Grid) -> tuple[slice, slice]:
         """Rows and columns of `inner`, a part of this grid, as slices into this one's arrays."""
         c = (inner.left - self.left) // self.stride
         r = (inner.top - self.top) // self.stride
         return slice(r, r + inner.rows), slice(c, c + inner.columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A part of the frame that is sampled from a patch of its own.
+
+    Attributes:
+        outer: nodes over which its fields are given.
+        inner: the part of them that is drawn, away from where inversion lacks neighbours.
+        patch: the patch's rectangle, one node per pixel of the texture.
+        identity: `outer.indices()`.
+        rest: (inner.height, inner.width, 2) float32, where in the patch each pixel rests.
+        oversampling: texture pixels per frame pixel.
+    """
+
+    outer: Grid
+    inner: Grid
+    patch: Grid
+    identity: Float32Array
+    rest: Float32Array
+    oversampling: int
+
+    @classmethod
+    def of(cls, outer: Grid, inner: Grid, patch: Grid, oversampling: int) -> Window:
+        """A window whose `inner` is part of `outer`."""
+        rest = inner.texture_places(oversampling) - f32([patch.left, patch.top])
+        return cls(outer, inner, patch, outer.indices(), rest, oversampling)
+
+    def places(self, forward: Float32Array) -> Float32Array:
+        """Where in the patch every pixel of `inner` rests, for a field over `outer`."""
+        backward = inverted(forward, self.identity, self.outer.stride)
+        part = np.ascontiguousarray(backward[self.outer.window(self.inner)])
+        moved = enlarged(part, self.inner.width, self.inner.height)
+        return cast(Float32Array, cv2.scaleAdd(moved, -self.oversampling, self.rest))
 
 
 def interpolator(spots: Float32Array, at: Float32Array) -> Float32Array:

@@ -63,9 +63,15 @@ def colour_of(sheet: Image) -> Image:
     return cast(Image, cv2.cvtColor(sheet, cv2.COLOR_RGBA2RGB))
 
 
+def opacity_of(layer: Image) -> Float32Array:
+    """The fourth channel of a layer whose fourth channel is opacity, (h, w) float32 in [0, 1]."""
+    return f32(edge_of(layer)) * np.float32(1 / 255)
+
+
 def over(top: Image, opacity: Float32Array, below: Image) -> Image:
     """`top` drawn over `below`: (h, w, 3) uint8 each, opacity (h, w) float32."""
-    return cast(Image, cv2.blendLinear(top, below, opacity, 1.0 - opacity))
+    clear = cast(Float32Array, cv2.addWeighted(opacity, -1.0, opacity, 0.0, 1.0))
+    return cast(Image, cv2.blendLinear(top, below, opacity, clear))
 
 
 def shaded(image: Image, brightness: Float32Array, tint: Tint = (1.0, 1.0, 1.0)) -> Image:

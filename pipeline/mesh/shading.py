@@ -10,6 +10,7 @@ chin crease (17).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, cast
 
@@ -17,8 +18,9 @@ import cv2
 import numpy as np
 
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import f32, smoothstep
+from pipeline.mesh.arrays import f32, resized, smoothstep
 from pipeline.mesh.curves import smooth_line
+from pipeline.mesh.fields import Grid
 from pipeline.mesh.masks import distance_outside, outline
 from pipeline.types import ARKIT_INDEX, Float32Array
 
@@ -30,18 +32,28 @@ TINT: Final = (0.78, 1.0, 1.12)
 
 Point = Float32Array
 Half = Callable[[int | str], Point]
-Lines = dict[str, list[Callable[[Float32Array], Float32Array]]]
 
 
-def prepare(face: Anatomy, at: Float32Array, smile: float) -> dict[int, Float32Array]:
-    """Maps of relative brightness change for rows of a rig: (rows, columns) float32 each.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mark:
+    """Something drawn on skin: a box in face units that holds it, and its drawing inside."""
+
+    low: Point
+    high: Point
+    draw: Callable[[Float32Array], Float32Array]
+
+
+def prepare(face: Anatomy, grid: Grid, smile: float) -> dict[int, Float32Array]:
+    """Maps of relative brightness change for rows of a rig: (height, width) float32 each.
 
     Args:
         face: the face on the canvas.
-        at: (rows, columns, 2) float32, the pixels of the maps in face units.
+        grid: the rectangle of the canvas that the maps cover.
         smile: how much the portrait smiles at rest; its own folds need no others.
     """
-    inside = 1.0 - smoothstep(distance_outside(outline(face), at), -0.12, 0.0)
+    at = face.to_face(Grid(grid.left, grid.top, grid.width, grid.height, 1).nodes())
+    coarse = distance_outside(outline(face), face.to_face(grid.nodes()))
+    inside = resized(1.0 - smoothstep(coarse, -0.12, 0.0), grid.width, grid.height)
     maps: dict[int, Float32Array] = {}
     for side, sign in (("Left", 1.0), ("Right", -1.0)):
         mirror = f32([sign, 1.0])
@@ -49,13 +61,22 @@ def prepare(face: Anatomy, at: Float32Array, smile: float) -> dict[int, Float32A
         def spot(name: int | str, side: str = side, mirror: Point = mirror) -> Point:
             return f32(face.to_face(face.on_side(name, side)) * mirror)
 
-        for name, lines in _half_face(spot, smile).items():
-            drawn = np.zeros(at.shape[:2], np.float32)
-            for line in lines:
-                drawn += line(at * mirror)
+        for name, marks in _half_face(spot, smile).items():
             row = ARKIT_INDEX.get(name + side, ARKIT_INDEX.get(name, -1))
-            maps[row] = maps.get(row, np.zeros(at.shape[:2], np.float32)) + drawn * inside
+            drawn = maps.setdefault(row, np.zeros(at.shape[:2], np.float32))
+            for mark in marks:
+                part = _part(face, grid, mark, mirror)
+                drawn[part] += mark.draw(at[part] * mirror) * inside[part]
     return {row: f32(np.clip(drawn, -_STRONGEST, _STRONGEST)) for row, drawn in maps.items()}
+
+
+def _part(face: Anatomy, grid: Grid, mark: _Mark, mirror: Point) -> tuple[slice, slice]:
+    """Rows and columns of the grid's rectangle that a mark can touch."""
+    x, y = np.meshgrid([mark.low[0], mark.high[0]], [mark.low[1], mark.high[1]])
+    corners = face.to_pixels(f32(np.stack([x, y], axis=-1).reshape(-1, 2) * mirror))
+    low = np.clip(corners.min(axis=0) - (grid.left, grid.top), 0, (grid.width, grid.height))
+    high = np.clip(corners.max(axis=0) - (grid.left, grid.top) + 1, 0, (grid.width, grid.height))
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
 def brightness(maps: dict[int, Float32Array], rows: Float32Array) -> Float32Array | None:
@@ -81,7 +102,7 @@ def _by(point: Point, dx: float, dy: float) -> Point:
     return f32(point + f32([dx, dy]))
 
 
-def _half_face(p: Half, smile: float) -> Lines:
+def _half_face(p: Half, smile: float) -> dict[str, list[_Mark]]:
     """Strokes and blobs of the image's right half by control, in face units."""
     fresh = 1.0 - 0.85 * smile
     corner, ala = p(54), p("ala")
@@ -96,7 +117,7 @@ def _half_face(p: Half, smile: float) -> Lines:
     brow = p(22)
     furrow = [_by(brow, -0.075, -0.10), _by(brow, -0.060, 0.0), _by(brow, -0.070, 0.10)]
     forehead = p("forehead_in")
-    lines: Lines = {
+    marks: dict[str, list[_Mark]] = {
         "mouthSmile": [
             _stroke(fold, 0.020, -0.20 * fresh),
             _blob(_by(p("apple"), 0.0, 0.02), 0.15, 0.10, 0.055),
@@ -158,12 +179,10 @@ def _half_face(p: Half, smile: float) -> Lines:
         ],
         "mouthPucker": [_stroke([_by(p(55), 0.03, 0.06), _by(p(57), 0.0, 0.09)], 0.025, -0.10)],
     }  # fmt: skip
-    return lines
+    return marks
 
 
-def _stroke(
-    points: Sequence[Point], width: float, depth: float
-) -> Callable[[Float32Array], Float32Array]:
+def _stroke(points: Sequence[Point], width: float, depth: float) -> _Mark:
     """A fold along a smooth curve: a dark (or light) valley with soft lighter banks.
 
     Args:
@@ -174,17 +193,14 @@ def _stroke(
     curve = smooth_line(f32(np.stack(points)), 12)
 
     def draw(at: Float32Array) -> Float32Array:
-        low, high = curve.min(axis=0) - 5 * width, curve.max(axis=0) + 5 * width
-        near = ((at >= low) & (at <= high)).all(axis=-1)
-        squared, position = _nearest(curve, at[near])
+        squared, position = _nearest(curve, at.reshape(-1, 2))
         taper = np.sin(np.pi * np.clip(position * 0.92 + 0.04, 0, 1)) ** 0.7
         valley = np.exp(-0.5 * squared / width**2)
         valley -= 0.35 * np.exp(-0.5 * squared / (2.4 * width) ** 2)
-        out = np.zeros(at.shape[:-1], np.float32)
-        out[near] = depth * 1.3 * valley * taper
-        return out
+        return f32(depth * 1.3 * valley * taper).reshape(at.shape[:-1])
 
-    return draw
+    margin = np.float32(6 * width)
+    return _Mark(curve.min(axis=0) - margin, curve.max(axis=0) + margin, draw)
 
 
 def _nearest(curve: Float32Array, places: Float32Array) -> tuple[Float32Array, Float32Array]:
@@ -201,13 +217,11 @@ def _nearest(curve: Float32Array, places: Float32Array) -> tuple[Float32Array, F
     return f32(squared), f32(position)
 
 
-def _blob(
-    centre: Point, sigma_x: float, sigma_y: float, depth: float
-) -> Callable[[Float32Array], Float32Array]:
+def _blob(centre: Point, sigma_x: float, sigma_y: float, depth: float) -> _Mark:
     """A soft bulge (positive depth) or hollow (negative) of Gaussian profile, in face units."""
+    sigma = f32([sigma_x, sigma_y])
 
     def draw(at: Float32Array) -> Float32Array:
-        d = (at - centre) / f32([sigma_x, sigma_y])
-        return f32(depth * np.exp(-0.5 * (d**2).sum(axis=-1)))
+        return f32(depth * np.exp(-0.5 * (((at - centre) / sigma) ** 2).sum(axis=-1)))
 
-    return draw
+    return _Mark(centre - 3.5 * sigma, centre + 3.5 * sigma, draw)

@@ -27,55 +27,46 @@ _FAR: Final = 0.17
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """One rectangle of a texture: as photographed, and without its fold."""
+    """One rectangle of an image: as photographed, and without its fold.
 
-    left: int
-    top: int
+    Attributes:
+        target: (h, w, 4) uint8, a view into the image that is drawn into.
+        photo, smooth: (h, w, 4) uint8.
+    """
+
+    target: Image
     photo: Image
     smooth: Image
 
-    def draw(self, amount: float, texture: Image, origin: tuple[int, int] = (0, 0)) -> None:
-        """Write the rectangle with `amount` (0..1) of its fold taken away.
-
-        Args:
-            amount: 0 as photographed, 1 smooth.
-            texture: what to write into; channels beyond the third are left alone.
-            origin: pixel of the whole texture at which `texture` begins.
-        """
-        h, w = self.photo.shape[:2]
-        x, y = self.left - origin[0], self.top - origin[1]
-        mixed = cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0)
-        texture[y : y + h, x : x + w, :3] = mixed
+    def draw(self, amount: float) -> None:
+        """Write the rectangle with `amount` (0..1) of its fold taken away."""
+        self.target[:] = cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0)
 
 
-def prepare(face: Anatomy, texture: Image, box: tuple[int, int, int, int]) -> tuple[Fold, ...]:
+def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold, ...]:
     """Find and fill the folds on both sides of nose and mouth.
 
     Args:
-        face: the face in pixels of `texture`.
-        texture: (H, W, 3) uint8.
-        box: left, top, right, bottom of the part to stay inside.
+        face: the face in pixels of the texture.
+        image: (h, w, 4) uint8, the texture or a part of it; will be drawn into.
+        corner: x, y of the image in the texture.
     """
-    return tuple(_fold(face, texture, box, side, sign) for side, sign in _SIDES)
-
-
-_SIDES: Final = (("Right", -1.0), ("Left", 1.0))
-
-
-def _fold(
-    face: Anatomy, texture: Image, box: tuple[int, int, int, int], side: str, sign: float
-) -> Fold:
-    curve = _path(face, side, sign)
-    reach = (_FAR + 0.12) * face.unit
-    pixels = face.to_pixels(curve)
-    left, top = (int(max(v, edge)) for v, edge in zip(pixels.min(0) - reach, box[:2], strict=True))
-    right, bottom = (
-        int(min(v, edge)) for v, edge in zip(pixels.max(0) + reach, box[2:], strict=True)
-    )
-    photo = np.ascontiguousarray(texture[top:bottom, left:right])
-    at = face.to_face(Grid(left, top, right - left, bottom - top, 1).nodes())
-    band = _band(face, at, curve)[..., None]
-    return Fold(left, top, photo, u8(photo + _fill(photo, face.unit) * band))
+    folds = []
+    for side, sign in (("Right", -1.0), ("Left", 1.0)):
+        curve = _path(face, side, sign)
+        reach = (_FAR + 0.12) * face.unit
+        pixels = face.to_pixels(curve) - f32(corner)
+        left, top = np.maximum(pixels.min(axis=0) - reach, 0).astype(int)
+        right, bottom = np.minimum(pixels.max(axis=0) + reach, image.shape[1::-1]).astype(int)
+        if right - left < 2 or bottom - top < 2:
+            continue
+        target = image[top:bottom, left:right]
+        grid = Grid(left + corner[0], top + corner[1], right - left, bottom - top, 1)
+        band = _band(face, face.to_face(grid.nodes()), curve)[..., None]
+        smooth = target.copy()
+        smooth[..., :3] = u8(target[..., :3] + _fill(target[..., :3], face.unit) * band)
+        folds.append(Fold(target, target.copy(), smooth))
+    return tuple(folds)
 
 
 def _path(face: Anatomy, side: str, sign: float) -> Float32Array:
