@@ -48,7 +48,10 @@ class EyeState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Eye:
-    """One eye of one portrait; arrays in pixels of the texture patch at `left`, `top`."""
+    """One eye of one portrait; arrays in pixels of the texture patch at `left`, `top`.
+
+    `shown` is what the texture shows now, so that nothing is drawn twice.
+    """
 
     left: int
     top: int
@@ -64,11 +67,15 @@ class Eye:
     lower_travel: Float32Array
     identity: Float32Array
     nodes: Float32Array
+    shown: list[EyeState]
     opening: float
     unit: float
 
     def draw(self, state: EyeState, texture: Image) -> None:
         """Write the eye in `state` into the texture (H, W, 4), over its own patch."""
+        if self.shown == [state]:
+            return
+        self.shown[:] = [state]
         h, w = self.photo.shape[:2]
         target = texture[self.top : self.top + h, self.left : self.left + w]
         moved = self.opening * (abs(state.upper) + abs(state.lower))
@@ -81,9 +88,11 @@ class Eye:
 
     def _drawn(self, state: EyeState) -> Image:
         closing = float(np.clip(state.upper, 0.0, 1.0))
-        skin = cv2.addWeighted(self.upper, 1.0 - closing, self.shut, closing, 0.0)
+        skin = self.upper
+        if closing > 0.0:
+            skin = cast(Image, cv2.addWeighted(skin, 1.0 - closing, self.shut, closing, 0.0))
         amount = state.upper * (1.0 - state.lower)
-        upper = self._lid(cast(Image, skin), self.upper_travel, amount)
+        upper = self._lid(skin, self.upper_travel, amount)
         lower = self._lid(self.lower, self.lower_travel, state.lower)
         edge = layers.edge_of(upper)
         view = layers.shaded(self._ball(state.gaze), layers.look_up(_lid_shadow(closing), edge))
@@ -95,7 +104,7 @@ class Eye:
         if amount == 0.0:
             return sheet
         h, w = sheet.shape[:2]
-        backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 8)
+        backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 7)
         return sampled(sheet, minus(self.identity, enlarged(backward, w, h)))
 
     def _ball(self, gaze: tuple[float, float]) -> Image:
@@ -189,14 +198,24 @@ def prepare(face: Anatomy, texture: Image, side: int) -> Eye:
     upper_travel, lower_travel = _travels(coarse)
     scale = np.float32(face.unit) * down
     return Eye(
-        grid.left, grid.top, cut, ball, iris, glint, upper, shut, lower, grid,
-        (upper_travel[..., None] * scale).astype(np.float32),
-        (-lower_travel[..., None] * scale).astype(np.float32),
-        Grid(0, 0, w, h, 1).nodes(),
-        grid.indices(),
-        float((coarse.lower - coarse.upper).max()),
-        face.unit,
-    )  # fmt: skip
+        left=grid.left,
+        top=grid.top,
+        photo=cut,
+        ball=ball,
+        iris=iris,
+        glint=glint,
+        upper=upper,
+        shut=shut,
+        lower=lower,
+        grid=grid,
+        upper_travel=f32(upper_travel[..., None] * scale),
+        lower_travel=f32(-lower_travel[..., None] * scale),
+        identity=Grid(0, 0, w, h, 1).nodes(),
+        nodes=grid.indices(),
+        opening=float((coarse.lower - coarse.upper).max()),
+        unit=face.unit,
+        shown=[],
+    )
 
 
 def _across(face: Anatomy, first: int) -> Float32Array:

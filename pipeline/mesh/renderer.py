@@ -110,8 +110,9 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
         rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, show)
     gain = shading.brightness(rig.wrinkles, instructions.rows)
     if gain is not None:
-        wrinkled = sampled_field(gain, minus(rig.pixels, backward))
-        view[:] = layers.shaded(view, wrinkled, rig.skin)
+        skin, part = rig.wrinkled.cut(frame), rig.grid.slices(rig.wrinkled)
+        here = sampled_field(gain, minus(rig.pixels, backward[part]))
+        skin[:] = layers.shaded(skin, here, rig.skin)
     return frame
 
 

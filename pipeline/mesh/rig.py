@@ -36,7 +36,8 @@ class Rig:
         identity: `grid.indices()`.
         rest: (h, w, 2) float32, where in the texture each pixel of the grid's rectangle rests.
         fields: (ROWS, values) float32, see `split`.
-        pixels: (h, w, 2) float32, pixels of the grid's rectangle.
+        wrinkled: the part of `grid` that can wrinkle.
+        pixels: (h, w, 2) float32, pixels of `wrinkled`'s rectangle.
         eyes: the one at the image's left first.
         smile: how much the portrait smiles at rest, 0..1.
         wrinkles: maps by row, see `shading`.
@@ -49,6 +50,7 @@ class Rig:
     grid: Grid
     identity: Float32Array
     rest: Float32Array
+    wrinkled: Grid
     pixels: Float32Array
     fields: Float32Array
     eyes: tuple[eyes.Eye, eyes.Eye]
@@ -87,19 +89,20 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     grid.cut(base)[:] = sampled(texture, places)[..., :3]
     smile, light = rest.smile(face), Light.on_face(fine, colours)
     lips = mouth.prepare(fine, colours, windows, rest.parting(face), light)
-    pixels = Grid(0, 0, grid.width, grid.height, 1).nodes()
+    wrinkled = _around(grid, face.to_pixels(masks.outline(face)), (0.0, 0.0, 0.0, 0.0), 1.0)
     return Rig(
         base=base,
         texture=texture,
         grid=grid,
         identity=grid.indices(),
         rest=places,
-        pixels=pixels,
+        wrinkled=wrinkled,
+        pixels=Grid(0, 0, wrinkled.width, wrinkled.height, 1).nodes(),
         fields=_stacked(basis.fields(face, grid, size_px), grid, windows),
         eyes=(eyes.prepare(fine, colours, 0), eyes.prepare(fine, colours, 1)),
         mouth=lips,
         smile=smile,
-        wrinkles=shading.prepare(face, grid, smile),
+        wrinkles=shading.prepare(face, wrinkled, smile),
         skin=light.tint(shading.TINT),
         folds=_folds(fine, texture, lips) if smile > _SMILES else (),
     )
@@ -133,7 +136,7 @@ def _folds(fine: Anatomy, texture: Image, lips: mouth.Mouth) -> tuple[unfold.Fol
 def _face_grid(face: Anatomy, size_px: tuple[int, int]) -> Grid:
     """The grid over everything that can move, in whole strides inside the canvas."""
     width, height = size_px
-    stride = max(2, round(face.unit / 26))
+    stride = max(2, round(face.unit / 20))
     polygon = face.to_pixels(masks.outline(face))
     reach = 0.78 * face.unit
     left = int(max(polygon[:, 0].min() - reach, 0))

@@ -32,14 +32,19 @@ class Fold:
     Attributes:
         target: (h, w, 4) uint8, a view into the image that is drawn into.
         photo, smooth: (h, w, 4) uint8.
+        shown: what the image shows now, so that nothing is drawn twice.
     """
 
     target: Image
     photo: Image
     smooth: Image
+    shown: list[float]
 
     def draw(self, amount: float) -> None:
         """Write the rectangle with `amount` (0..1) of its fold taken away."""
+        if self.shown == [amount]:
+            return
+        self.shown[:] = [amount]
         self.target[:] = cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0)
 
 
@@ -65,7 +70,7 @@ def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold,
         band = _band(face, face.to_face(grid.nodes()), curve)[..., None]
         smooth = target.copy()
         smooth[..., :3] = u8(target[..., :3] + _fill(target[..., :3], face.unit) * band)
-        folds.append(Fold(target, target.copy(), smooth))
+        folds.append(Fold(target, target.copy(), smooth, [0.0]))
     return tuple(folds)
 
 
