@@ -28,7 +28,8 @@ _LASH_OVERHANG: Final = 0.010  # the edge lies this far below the landmarks, las
 _EDGE: Final = 0.014
 _LOWER_REACH: Final = 0.17
 _GLINT_FOLLOWS: Final = 0.8
-_QUIET: Final = 0.012  # movement below which the photo itself shows through
+_QUIET: Final = 0.006  # movement below which the photo itself shows through
+_UNCOVERED: Final = 0.030  # widening or turn from which only the completed eyeball shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,11 @@ class Eye:
         upper = self._lid(skin, self.upper_travel, amount)
         lower = self._lid(self.lower, self.lower_travel, state.lower)
         edge = layers.edge_of(upper)
-        view = layers.shaded(self._ball(state.gaze), layers.look_up(_lid_shadow(closing), edge))
+        widened = self.opening * (max(-state.upper, 0.0) + max(-state.lower, 0.0))
+        turned = (widened + abs(state.gaze[0]) + abs(state.gaze[1])) / _UNCOVERED
+        view = self._ball(state.gaze, min(turned, 1.0))
+        if closing > 0.0:
+            view = layers.shaded(view, layers.look_up(_lid_shadow(closing), edge))
         covered = layers.look_up(_COVERAGE, layers.edge_of(lower))
         view = layers.over(layers.colour_of(lower), covered, view)
         return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, edge), view)
@@ -107,13 +112,19 @@ class Eye:
         backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 7)
         return sampled(sheet, minus(self.identity, enlarged(backward, w, h)))
 
-    def _ball(self, gaze: tuple[float, float]) -> Image:
+    def _ball(self, gaze: tuple[float, float], turned: float) -> Image:
+        """The eyeball: the photo's own while lids only close, a whole one as it shows more."""
+        if turned <= 0.0:
+            return self.photo
         x, y = gaze[0] * self.unit, gaze[1] * self.unit
         iris = self._shifted(self.iris, x, y)
         ball = layers.over(layers.colour_of(iris), layers.opacity_of(iris), self.ball)
         # A reflection on a turning ball stays behind: it shows where the light is.
         glint = self._shifted(self.glint, _GLINT_FOLLOWS * x, _GLINT_FOLLOWS * y)
-        return cast(Image, cv2.add(ball, glint))
+        ball = cast(Image, cv2.add(ball, glint))
+        if turned >= 1.0:
+            return ball
+        return cast(Image, cv2.addWeighted(ball, turned, self.photo, 1.0 - turned, 0.0))
 
     def _shifted(self, image: Image, x: float, y: float) -> Image:
         h, w = image.shape[:2]
@@ -126,7 +137,7 @@ _COVERAGE: Final = layers.coverage_table(_EDGE)
 
 def _lid_shadow(closing: float) -> Float32Array:
     """What the upper lid takes from the light on the ball; the portrait shows some already."""
-    return layers.shadow_table(0.035, 0.10 + 0.35 * closing)
+    return layers.shadow_table(0.035, 0.40 * closing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,7 +269,7 @@ def _folded(cut: Image, lids: _Lids, face: Anatomy, edge: Float32Array, side: fl
     Args:
         side: -1 keeps what is above `edge`, 1 what is below.
     """
-    excess = np.maximum((lids.v - edge) * -side, 0.0) * (np.abs(lids.s) < 1.05)
+    excess = np.maximum((lids.v - edge) * -side, 0.0) * (np.abs(lids.s) < 1.0)
     shift = (2 * excess * side * face.unit).astype(np.float32)
     h, w = cut.shape[:2]
     places = Grid(0, 0, w, h, 1).nodes()

@@ -19,7 +19,6 @@ from pipeline.types import FaceControls, Float32Array, Image, Portrait
 DEFAULT_SIZE_PX: Final = (512, 512)
 _SIZES_KEPT: Final = 3
 _LARGEST_PX: Final = 2048
-_MOUTH_QUIET: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +104,7 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     places = cast(Float32Array, cv2.scaleAdd(backward, -OVERSAMPLING, rig.rest))
     view = rig.grid.cut(frame)
     view[:] = layers.colour_of(sampled(rig.texture, places))
-    show = min(instructions.mouth / _MOUTH_QUIET, 1.0)
-    if show > 0.0:
-        rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, show)
+    rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, instructions.mouth)
     gain = shading.brightness(rig.wrinkles, instructions.rows)
     if gain is not None:
         skin, part = rig.wrinkled.cut(frame), rig.grid.slices(rig.wrinkled)
