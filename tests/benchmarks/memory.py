@@ -9,8 +9,7 @@ from itertools import cycle
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.benchmarks.daemon import MeasuredDaemon, running_daemon
-from tests.benchmarks.machine import Cores
+from tests.benchmarks.daemon import MeasuredDaemon, Window, running_daemon
 from tests.benchmarks.parts import Options
 from tests.benchmarks.table import Table
 from tests.benchmarks.viewers import Viewers
@@ -22,24 +21,27 @@ MIB = 2.0**20
 
 
 def run(options: Options) -> Iterator[Table]:
-    """Ten viewers, and an event every other second."""
-    cores = Cores.split()
+    """Ten viewers, and an event every other second, as a user runs it: on all cores."""
     table = Table(
-        f"Resident memory with {VIEWERS} viewers and an event every {EVENT_EVERY_S:.0f} s: MiB",
-        ("After", "RSS", "Frame cache", "The rest", "Cached frames", "Cache hits (%)", "Threads"),
-    )
+        f"Memory in MiB and CPU with {VIEWERS} viewers and an event every {EVENT_EVERY_S:.0f} s",
+        ("After", "RSS", "Frame cache", "The rest", "Cached frames", "Cache hits (%)", "Threads",
+         "CPU since (% of a core)"),
+    )  # fmt: skip
     looks = [minutes for minutes in LOOKS_MIN if minutes < options.minutes] + [options.minutes]
-    with running_daemon(cores.measured) as daemon:
-        _look(table, "READY", daemon)
+    with running_daemon() as daemon:
+        _look(table, "READY", daemon, None)
         with (
-            Viewers(daemon.port, VIEWERS, watched=0, cores=cores.others),
+            Viewers(daemon.port, VIEWERS, watched=0),
             connect(f"{daemon.ws}/v1/events") as producer,
         ):
             begun_s = time.monotonic()
             labels = cycle(json.loads(producer.recv())["emotions"])
             for minutes in looks:
+                window = Window(daemon)
                 _live(producer, labels, begun_s + minutes * 60.0)
-                _look(table, f"{minutes:g} min", daemon)
+                window.end()
+                _look(table, f"{minutes:g} min", daemon, window)
+    table.notes.append("The daemon is not pinned here.")
     yield table
 
 
@@ -56,11 +58,14 @@ def _live(producer: ClientConnection, labels: Iterator[str], until_s: float) -> 
             continue
 
 
-def _look(table: Table, after: str, daemon: MeasuredDaemon) -> None:
+def _look(table: Table, after: str, daemon: MeasuredDaemon, window: Window | None) -> None:
     figures = daemon.scrape()
     rss = daemon.rss_bytes() / MIB
     cache = figures.total("cache_bytes") / MIB
-    hits, misses = figures.total("cache_hits_total"), figures.total("cache_misses_total")
-    share = 100.0 * hits / (hits + misses) if hits + misses else None
     entries = int(figures.total("cache_entries"))
-    table.add(after, rss, cache, rss - cache, entries, share, daemon.threads())
+    hits = cpu = None
+    if window is not None:
+        hit, missed = (window.counted(f"cache_{kind}_total") for kind in ("hits", "misses"))
+        hits = 100.0 * hit / (hit + missed) if hit + missed else None
+        cpu = 100.0 * window.cpu
+    table.add(after, rss, cache, rss - cache, entries, hits, daemon.threads(), cpu)

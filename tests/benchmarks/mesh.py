@@ -34,10 +34,15 @@ STAGES = {
         "pipeline.mesh.renderer:enlarged",
     ),
     "eyes": ("pipeline.mesh.eyes:Eye.draw",),
-    "warp": ("pipeline.mesh.renderer:sampled",),
-    "mouth": ("pipeline.mesh.renderer:_draw_mouth",),
-    "light": ("pipeline.mesh.shading:brightness", "pipeline.mesh.shading:applied"),
-    "folds": ("pipeline.mesh.renderer:_draw_folds",),
+    "folds": ("pipeline.mesh.unfold:Fold.draw",),
+    "warp": ("pipeline.mesh.renderer:sampled", "pipeline.mesh.layers:colour_of"),
+    "mouth": ("pipeline.mesh.mouth:Mouth.draw",),
+    "light": (
+        "pipeline.mesh.shading:brightness",
+        "pipeline.mesh.renderer:sampled_field",
+        "pipeline.mesh.renderer:minus",
+        "pipeline.mesh.layers:shaded",
+    ),
 }
 FACES = {
     "still, idle life": still,
@@ -74,6 +79,9 @@ def _tables(options: Options) -> list[Table]:
         f"Stages and JPEG (quality {SETTINGS.jpeg_quality}) are means; the total is drawing and "
         "JPEG, measured without looking at the stages."
     )
+    gone = [place for places in STAGES.values() for place in places if _function(place) is None]
+    if gone:
+        table.notes.append(f"Counted as the rest, for they are no longer there: {', '.join(gone)}.")
     start = Table("Mesh renderer: bringing a portrait on stage", ("Step", "Seconds (median)"))
     start.add("read the portrait and its landmarks", median(load_s))
     start.add("prepare it", median(prepare_s))
@@ -135,11 +143,16 @@ def _stages_timed() -> Iterator[dict[str, float]]:
         for stage, places in STAGES.items():
             for place in places:
                 owner, name = _found(place)
-                function = getattr(owner, name, None)
+                function = _function(place)
                 if function is not None:
                     setattr(owner, name, timed(stage, function))
                     undo.callback(setattr, owner, name, function)
         yield seconds
+
+
+def _function(place: str) -> Any:
+    owner, name = _found(place)
+    return getattr(owner, name, None)
 
 
 def _found(place: str) -> tuple[Any, str]:
