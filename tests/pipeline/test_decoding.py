@@ -49,6 +49,24 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert np.abs(image.astype(int) - np.asarray(upright.convert("RGB"))).mean() < 1
 
 
+def test_lossy_webp_is_read():
+    """The usual WebP, without a header of its own for size, comes out as it should."""
+    image = decode_image(saved("RGB", "WEBP", quality=95), name="photo")
+    assert image.shape == PHOTO.shape
+    assert np.abs(image.astype(int) - PHOTO).mean() < 12
+
+
+def test_a_header_that_lies_about_the_size_is_refused():
+    """Pixels of another size than was checked are not let in."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 1
+    data = bytearray(saved("RGB", "WEBP", exif=exif))
+    at = data.index(b"VP8X") + 12  # width - 1, three bytes
+    data[at : at + 3] = (50).to_bytes(3, "little")
+    with pytest.raises(PortraitError, match="lies"):
+        decode_image(bytes(data), name="lies")
+
+
 def test_a_nonsense_orientation_is_ignored():
     """EXIF that says orientation 9, or points outside itself, changes nothing."""
     exif = PIL.Image.Exif()

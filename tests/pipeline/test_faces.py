@@ -152,6 +152,24 @@ def test_no_face_is_an_error_that_helps(picture):
     assert str(caught.value).startswith(f"{picture}: no face found; use a sharp photo")
 
 
+def test_faces_are_told_from_what_only_looks_like_one():
+    """Of small blurred snapshots nearly every face is found, and nothing else is."""
+    patches = np.asarray(data.lfw_subset())[::20]  # the first half are faces
+    found = []
+    for patch in patches:
+        framed = np.pad(patch.astype(np.float32), 8, mode="edge") * 255
+        large = np.clip(cv2.resize(framed, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC), 0, 255)
+        try:
+            find_face(np.dstack([large.astype(np.uint8)] * 3), "snapshot")
+        except PortraitError as error:
+            found.append(not error.no_face)
+        else:
+            found.append(True)
+    faces = np.arange(0, 200, 20) < 100
+    assert np.array(found)[faces].mean() >= 0.8
+    assert not np.array(found)[~faces].any()
+
+
 def test_the_largest_of_several_faces_is_used_with_a_warning():
     """Of two people the larger one is fitted, and the owner is told."""
     image = np.full((512, 800, 3), 180, np.uint8)

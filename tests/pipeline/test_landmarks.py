@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PortraitError
@@ -205,6 +205,7 @@ def test_an_eye_without_contrast_gets_an_average_iris():
 
 
 @given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
 def test_irises_stay_inside_their_eyes(seed):
     """Whatever the picture, an iris stays near its eye's middle and near anatomical size."""
     rng = np.random.default_rng(seed)
