@@ -7,7 +7,7 @@ corners travel about 7 mm in AU 12, brows about 8 mm in AU 1+2, the chin about 2
 (63 mm to the unit). Eyelids, gaze and the inside of the mouth are drawn by `eyes` and `mouth`.
 
 `eyeLook*`, `eyeBlink*`, `eyeWide*` are absent here but for the skin they drag along: their work
-is done on the eye's own layers. `tongueOut` is drawn inside the mouth.
+is done on the eye's own layers. `tongueOut` shows nothing: a photo has no tongue to put out.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ _KEEPS_OPEN: Final = (
     "mouthFunnel",
 )  # fmt: skip
 
+# The corners of the mouth are pulled by many; together they stretch skin only so far.
+_MOST_PULL: Final = 1.4
+
 _GAZE_X: Final = 0.085
 _GAZE_UP: Final = 0.055
 _GAZE_DOWN: Final = 0.065
@@ -71,11 +74,14 @@ def drive(controls: FaceControls, smile: float) -> Drive:
     for side in ("Left", "Right"):
         # A face that smiles already has less way to go.
         rows[ARKIT_INDEX["mouthSmile" + side]] *= 1.0 - 0.45 * smile
+    rows[_PULLS] *= min(1.0, _MOST_PULL / max(float(_PULL_SHARES @ rows[_PULLS]), 1e-6))
     asks = np.tensordot(_ASK_MATRIX, w, axes=1)
     kept = 1.0 - 0.9 * _saturated(2.0 * _sum(w, _KEEPS_SMILE))
     apart = 1.0 - _saturated(1.2 * _sum(w, _KEEPS_OPEN))
     rows[RELAX] = kept * _saturated(float(asks[0]))
     rows[CLOSE] = kept * apart * _saturated(float(asks[1]))
+    for name in ("mouthPucker", "mouthFunnel"):  # taking a smile away narrows the mouth already
+        rows[ARKIT_INDEX[name]] *= 1.0 - 0.4 * smile * float(rows[RELAX])
     rows[JAW_CLOSED] = controls["jawOpen"] * controls["mouthClose"]
     rows[POSE:] = pose.coefficients(controls)
     mouth = float(np.abs(rows[_MOUTH_ROWS]).sum())
@@ -117,6 +123,20 @@ def _sum(weights: Float32Array, names: tuple[str, ...]) -> float:
     return float(sum(weights[ARKIT_INDEX[name]] for name in names))
 
 
+_PULLS: Final = np.array(
+    [
+        i
+        for i, n in enumerate(ARKIT_BLENDSHAPES)
+        if n.startswith(
+            ("mouthSmile", "mouthFrown", "mouthStretch", "mouthDimple", "mouthPucker",
+             "mouthFunnel", "mouthLeft", "mouthRight")
+        )
+    ]
+)  # fmt: skip
+_PULL_SHARES: Final = np.array(
+    [1.0 if ARKIT_BLENDSHAPES[i] in ("mouthPucker", "mouthFunnel") else 0.5 for i in _PULLS],
+    np.float32,
+)
 _ASK_MATRIX: Final = np.zeros((2, RELAX), np.float32)
 for _name, _pair in _ASKS.items():
     _ASK_MATRIX[:, ARKIT_INDEX[_name]] = _pair
@@ -124,7 +144,7 @@ _MOUTH_ROWS: Final = np.array(
     [
         i
         for i, n in enumerate(ARKIT_BLENDSHAPES)
-        if n.startswith(("mouth", "jaw", "tongue", "cheekPuff", "noseSneer"))
+        if n.startswith(("mouth", "jaw", "cheekPuff", "noseSneer"))
     ]
     + [RELAX, CLOSE, JAW_CLOSED]
 )
