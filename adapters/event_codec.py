@@ -42,6 +42,8 @@ from pipeline.types import (
     StageMessage,
     StageReply,
     StateSnapshot,
+    TextClean,
+    TextDelta,
 )
 
 # In the pattern, `(?![\s\S])` is the end of the text for Python and for JSON Schema alike,
@@ -114,6 +116,8 @@ MoodValue = Annotated[float, Meta(ge=-1.0, le=1.0, description="a number from -1
 CharacterName = Annotated[
     str, Meta(min_length=1, max_length=64, description="the name of a character, a string")
 ]
+Flag = Annotated[bool, Meta(description="true or false")]
+TextPiece = Annotated[str, Meta(description="a string")]
 AnyJson = Annotated[Raw, Meta(description="any JSON value")]
 
 
@@ -197,6 +201,17 @@ class CharacterMessage(_Message, frozen=True, kw_only=True, tag="character"):
         return CharacterSwitch(_id_or_new(self.id), self.character)
 
 
+class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
+    """Take the next piece of a text, with emotion tags in it."""
+
+    id: EventId
+    delta: TextPiece = ""
+    final: Flag = False
+
+    def value(self) -> TextDelta:
+        return TextDelta(self.id, self.delta, self.final)
+
+
 class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
     """Ask for the stage's snapshot."""
 
@@ -220,6 +235,7 @@ AnyMessage = (
     | InterruptMessage
     | MoodMessage
     | CharacterMessage
+    | TextMessage
     | GetStateMessage
     | PingMessage
 )
@@ -231,6 +247,7 @@ _STRUCTS: Final[Mapping[str, type[_Message]]] = {
         InterruptMessage,
         MoodMessage,
         CharacterMessage,
+        TextMessage,
         GetStateMessage,
         PingMessage,
     )
@@ -242,6 +259,7 @@ _TYPE_NAMES: Final[Mapping[type, str]] = {
     Interrupt: "interrupt",
     Mood: "mood",
     CharacterSwitch: "character",
+    TextDelta: "text",
     GetState: "get_state",
     Ping: "ping",
 }
@@ -579,6 +597,22 @@ class CharacterSwitchedAnswer(_Answer, frozen=True, kw_only=True, tag="character
     seq: int
 
 
+class CueOfText(Struct, frozen=True, kw_only=True):
+    """A tag of a text: its cue, and how many characters of the clean delta come before it."""
+
+    id: str
+    emotion: str
+    intensity: float
+    at: int
+
+
+class TextCleanAnswer(_Answer, frozen=True, kw_only=True, tag="text.clean"):
+    """What of a text is clear by now, without its tags."""
+
+    delta: str
+    cues: list[CueOfText]
+
+
 class ErrorAnswer(_Answer, frozen=True, kw_only=True, tag="error"):
     """A message that belongs to no cue could not be taken."""
 
@@ -691,6 +725,12 @@ def _answer(reply: StageReply) -> _Answer:
             return MoodOkAnswer(id=reply.id)
         case CharacterSwitched():
             return CharacterSwitchedAnswer(id=reply.id, character=reply.character, seq=reply.seq)
+        case TextClean():
+            cues = [
+                CueOfText(id=cue.id, emotion=cue.emotion, intensity=cue.intensity, at=cue.at)
+                for cue in reply.cues
+            ]
+            return TextCleanAnswer(id=reply.id, delta=reply.delta, cues=cues)
         case Failure():
             return ErrorAnswer(id=reply.id, error=_body(reply.error))
         case StateSnapshot():

@@ -217,9 +217,15 @@ class _Api:
 
 
 class _FirstReply:
-    """A `Reply` that keeps the first answer; for whoever asks by POST there is no second."""
+    """A `Reply` that keeps the first answer; for whoever asks by POST there is no second.
 
-    def __init__(self) -> None:
+    Args:
+        client: its address. All that comes from there is one producer's, as what comes over
+            one WebSocket is.
+    """
+
+    def __init__(self, client: str) -> None:
+        self._client = client
         self._answer: asyncio.Future[StageReply] = asyncio.get_running_loop().create_future()
 
     @property
@@ -229,6 +235,12 @@ class _FirstReply:
     def __call__(self, reply: StageReply) -> None:
         if not self._answer.done():
             self._answer.set_result(reply)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _FirstReply) and other._client == self._client
+
+    def __hash__(self) -> int:
+        return hash(self._client)
 
     async def within(self, timeout_s: float) -> StageReply | None:
         """The answer; None if there is none in time, and then none is taken any more."""
@@ -262,7 +274,7 @@ class _EventsByPost:
         try:
             stage = _stage(self._daemon, request)
             self._judge_rate(request.remote or "")
-            return await self._take(await self._body(request), stage)
+            return await self._take(await self._body(request), stage, request.remote or "")
         except InvalidEventError as error:
             self._metrics.count(Metric.BAD_MESSAGES, code=error.code.value)
             return _answered(event_codec.failure(error))
@@ -276,13 +288,13 @@ class _EventsByPost:
             error = rate_limited(self._limits.messages_per_s, None).error
             raise InvalidEventError(ErrorCode.RATE_LIMITED, error.message)
 
-    async def _take(self, data: bytes, stage: StagePort) -> web.Response:
+    async def _take(self, data: bytes, stage: StagePort, client: str) -> web.Response:
         incoming = event_codec.decode(data)
         message = incoming.message
         self._metrics.count(Metric.MESSAGES, type=event_codec.type_name(message))
         if isinstance(message, Ping):
             return _json_text(event_codec.encode_pong(message))
-        reply = _FirstReply()
+        reply = _FirstReply(client)
         events_ws.dispatch(incoming, stage, self._daemon, reply)
         answer = await reply.within(_patience_s(message))
         return _unanswered(message) if answer is None else _answered(answer)

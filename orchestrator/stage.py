@@ -9,6 +9,7 @@ stage rests until something happens.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -24,6 +25,7 @@ from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.idle import IdleLife
 from orchestrator.expression.performance import Performance
 from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
+from orchestrator.expression.tags import OpenTexts, Tag
 from orchestrator.frame_hub import FrameHub
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
@@ -50,6 +52,9 @@ from pipeline.types import (
     Policy,
     StageMessage,
     StateSnapshot,
+    TextClean,
+    TextCue,
+    TextDelta,
 )
 
 log = structlog.get_logger()
@@ -57,6 +62,9 @@ log = structlog.get_logger()
 PROTOCOL_VERSION: Final = "1.0"
 DEDUPE_S: Final = 600.0
 DEDUPE_EVENTS: Final = 200_000
+CUES_PER_DELTA: Final = 64
+TEXT_IDS: Final = 16_384
+STEM_CHARS: Final = 56  # of a text's id in those of its cues, which have 64 at most
 INTEREST_S: Final = 5.0
 REST_S: Final = 1.0
 WAITING_SWITCHES: Final = 4
@@ -129,6 +137,8 @@ class Stage:
         self._accepted: TTLCache[str, tuple[EmotionEvent, CueAccepted]] = TTLCache(
             DEDUPE_EVENTS, DEDUPE_S, timer=clock.now
         )
+        self._texts = OpenTexts()
+        self._cues_of_texts: TTLCache[str, int] = TTLCache(TEXT_IDS, DEDUPE_S, timer=clock.now)
         self._wake = asyncio.Event()
         self._started_s = clock.now()
         self._progress_s = clock.now()
@@ -190,6 +200,8 @@ class Stage:
                     reply(MoodOk(message.id))
                 case CharacterSwitch():
                     self._take_switch(message, reply)
+                case TextDelta():
+                    self._take_text(message, reply, now_s)
                 case GetState():
                     reply(StateSnapshot(message.id, self.snapshot()))
         except InvalidEventError as error:
@@ -435,6 +447,47 @@ class Stage:
         self._metrics.count(Metric.CUES_ACCEPTED, stage=self._name)
         self._receipts.cue_accepted(event, reply, now_s)
         reply(accepted)
+
+    def _take_text(self, message: TextDelta, reply: Reply, now_s: float) -> None:
+        clean, tags = self._texts.read(
+            reply, message.id, message.delta, self._emotions, now_s, final=message.final
+        )
+        events = [self._event_of(tag, message.id) for tag in tags[:CUES_PER_DELTA]]
+        cues = (
+            TextCue(
+                event.id,
+                self._emotions.resolve(tag.name),
+                min(max(tag.intensity, 0.0), 1.0),
+                tag.at,
+            )
+            for tag, event in zip(tags, events, strict=False)
+        )
+        reply(TextClean(message.id, clean, tuple(cues)))
+        for event in events:
+            try:
+                self._take_emotion(event, reply, now_s)
+            except InvalidEventError as error:
+                self._refuse(event, error, reply)
+        if len(tags) > CUES_PER_DELTA:
+            raise InvalidEventError(
+                ErrorCode.RATE_LIMITED,
+                f"{CUES_PER_DELTA} tags of one delta become cues; {len(tags) - CUES_PER_DELTA} "
+                "more were taken out and did not",
+                field="delta",
+                event_id=message.id,
+            )
+
+    def _event_of(self, tag: Tag, text_id: str) -> EmotionEvent:
+        """The event of a tag, with the next free id that the text's own leads to."""
+        stem = text_id
+        if len(text_id) > STEM_CHARS:
+            digest = hashlib.sha256(text_id.encode()).hexdigest()
+            stem = f"{text_id[: STEM_CHARS - 9]}-{digest[:8]}"
+        number = self._cues_of_texts.get(stem, 0) + 1
+        while f"{stem}.{number}" in self._accepted:
+            number += 1
+        self._cues_of_texts[stem] = number
+        return EmotionEvent(f"{stem}.{number}", tag.name, tag.intensity)
 
     def _refuse(self, message: StageMessage, error: InvalidEventError, reply: Reply) -> None:
         info = ErrorInfo(error.code.value, error.message, error.field, error.suggestions)

@@ -18,12 +18,17 @@ from pipeline.types import (
 
 
 class Reply(Protocol):
-    """Where the answers for one producer go. Two replies of one connection compare equal."""
+    """Where the answers for one producer go.
+
+    Two replies of one connection compare equal and hash alike; others do not.
+    """
 
     @property
     def closed(self) -> bool:
         """The connection is gone: what comes now is dropped."""
         ...
+
+    def __hash__(self) -> int: ...
 
     def __call__(self, reply: StageReply) -> None:
         """Take one answer. Never blocks, never raises."""

@@ -180,7 +180,22 @@ class CharacterSwitch:
     character: str
 
 
-StageMessage = EmotionEvent | Interrupt | GetState | Mood | CharacterSwitch
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of a text that may hold emotion tags.
+
+    Attributes:
+        id: of the text; the same in all its deltas.
+        delta: what comes next.
+        final: nothing comes after it.
+    """
+
+    id: str
+    delta: str
+    final: bool = False
+
+
+StageMessage = EmotionEvent | Interrupt | GetState | Mood | CharacterSwitch | TextDelta
 
 
 # --- what a stage answers, each as plain data; adapters give it its wire form ---------------
@@ -309,6 +324,32 @@ class CharacterSwitched:
 
 
 @dataclass(frozen=True, slots=True)
+class TextCue:
+    """A tag of a text, and the cue that it becomes.
+
+    Attributes:
+        id: of the cue.
+        emotion: canonical label.
+        intensity: requested strength, clamped to [0, 1].
+        at: how many characters (code points) of the clean delta come before it.
+    """
+
+    id: str
+    emotion: str
+    intensity: float
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextClean:
+    """What of a text is clear by now, without its tags; and these, in order."""
+
+    id: str
+    delta: str
+    cues: tuple[TextCue, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A message that belongs to no cue could not be taken."""
 
@@ -328,6 +369,7 @@ StageReply = (
     | StateSnapshot
     | MoodOk
     | CharacterSwitched
+    | TextClean
     | Failure
 )
 

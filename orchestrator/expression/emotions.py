@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import re
 import tomllib
@@ -86,6 +87,7 @@ class EmotionTable:
                 raise ConfigError(f"{source}: {label}", "this emotion must exist")
         self._emotions = {NEUTRAL: by_label[NEUTRAL]} | by_label
         self._names = _names(self._emotions.values(), source)
+        self._sorted_names = sorted(self._names)
         self.labels: Final = tuple(self._emotions)
         self.rows: Final[Mapping[str, int]] = MappingProxyType(
             {label: row for row, label in enumerate(self.labels)}
@@ -134,6 +136,16 @@ class EmotionTable:
                 suggestions=near,
             )
         return label
+
+    def knows(self, name: str) -> bool:
+        """Whether `resolve` has a label for it."""
+        return _normalised(name) in self._names
+
+    def begins_name(self, beginning: str) -> bool:
+        """Whether a name that `resolve` has a label for may begin so."""
+        wanted = _normalised(beginning)
+        at = bisect.bisect_left(self._sorted_names, wanted)
+        return at < len(self._sorted_names) and self._sorted_names[at].startswith(wanted)
 
     def _near(self, name: str) -> tuple[str, ...]:
         """Labels whose name or alias is spelt alike, nearest first, filled up with others."""

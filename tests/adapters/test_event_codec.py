@@ -34,6 +34,9 @@ from pipeline.types import (
     Policy,
     StageReply,
     StateSnapshot,
+    TextClean,
+    TextCue,
+    TextDelta,
 )
 
 
@@ -150,6 +153,9 @@ def test_the_other_messages_arrive() -> None:
     switch = '{"type":"character","id":"c","character":"astronaut"}'
     assert decode(switch).message == CharacterSwitch("c", "astronaut")
     assert decode('{"type":"ping"}').message == Ping(b"null")
+    delta = '{"type":"text","id":"t","delta":"a: [hap","final":false}'
+    assert decode(delta).message == TextDelta("t", "a: [hap", False)
+    assert decode('{"type":"text","id":"t","final":true}').message == TextDelta("t", "", True)
 
 
 @pytest.mark.parametrize("t", ["0", "1.50", "1e999", '"x"', "null", '{"a":[1,2.50,{}]}', "9" * 500])
@@ -166,10 +172,17 @@ def test_text_and_bytes_are_read_alike() -> None:
     assert decode(sent) == decode(sent.encode())
 
 
+REQUIRED: dict[str, dict[str, Any]] = {
+    "emotion": {"emotion": "x"},
+    "character": {"character": "x"},
+    "text": {"id": "t"},
+}
+
+
 def test_type_names_are_those_of_the_wire() -> None:
     """Every message knows its `type`."""
     for name in SERVED_TYPES:
-        fields = {"emotion": {"emotion": "x"}, "character": {"character": "x"}}.get(name, {})
+        fields = REQUIRED.get(name, {})
         assert type_name(decode(text(type=name, **fields)).message) == name
 
 
@@ -307,6 +320,22 @@ def test_a_required_field_that_is_missing_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({}, "id"),
+        ({"id": "é"}, "id"),
+        ({"id": "t", "delta": 7}, "delta"),
+        ({"id": "t", "delta": None}, "delta"),
+        ({"id": "t", "final": "yes"}, "final"),
+    ],
+)
+def test_a_wrong_field_of_a_text_is_named(fields: dict[str, Any], wrong: str) -> None:
+    """A text needs an id; its piece is a string, `final` a boolean."""
+    found = error(text(type="text", **fields))
+    assert (found.code, found.field) == (ErrorCode.INVALID_MESSAGE, wrong)
+
+
 @pytest.mark.parametrize("message", [{"emotion": "happy"}, {"type": None}, {"type": 7}])
 def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> None:
     """The sentence lists what there is."""
@@ -315,7 +344,7 @@ def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> 
     assert all(name in str(found) for name in SERVED_TYPES)
 
 
-@pytest.mark.parametrize("name", ["text", "state", "controls", "Emotion", "", "x" * 1000])
+@pytest.mark.parametrize("name", ["state", "controls", "Text", "Emotion", "", "x" * 1000])
 def test_an_unknown_type_is_told_the_types(name: str) -> None:
     """Types that this version does not serve are unknown, not silently dropped."""
     found = error(text(type=name, id="e"))
@@ -438,6 +467,15 @@ WRONG = ErrorInfo("unknown_emotion", "there is no hapy", "emotion", ("happy",))
         (
             CharacterSwitched("c", "astronaut", 30),
             {"type": "character.switched", "id": "c", "character": "astronaut", "seq": 30},
+        ),
+        (
+            TextClean("t", "Hi ", (TextCue("t.1", "happy", 0.5, 3),)),
+            {
+                "type": "text.clean",
+                "id": "t",
+                "delta": "Hi ",
+                "cues": [{"id": "t.1", "emotion": "happy", "intensity": 0.5, "at": 3}],
+            },
         ),
         (
             Failure(None, ErrorInfo("invalid_json", "no JSON")),

@@ -206,6 +206,10 @@ async def test_the_other_messages_are_answered() -> None:
         assert (await ask(producer, {"type": "mood", "valence": 0.5}))["type"] == "mood.ok"
         switch = {"type": "character", "id": "c", "character": "astronaut"}
         assert (await ask(producer, switch))["type"] == "character.switched"
+        text = {"type": "text", "id": "t", "delta": "Hi"}
+        assert await ask(producer, text) == {
+            "type": "text.clean", "id": "t", "delta": "Hi", "cues": [],
+        }  # fmt: skip
 
 
 async def test_a_connection_is_compressed_for_nobody() -> None:

@@ -192,6 +192,7 @@ async def test_any_content_type_will_do() -> None:
         ({"type": "interrupt", "id": "i"}, 202, "interrupt.done"),
         ({"type": "mood", "id": "m", "valence": 0.3}, 202, "mood.ok"),
         ({"type": "character", "id": "c", "character": "astronaut"}, 202, "character.switched"),
+        ({"type": "text", "id": "t", "delta": "Hi"}, 202, "text.clean"),
         ({"type": "get_state", "id": "g"}, 200, "state_snapshot"),
         ({"type": "ping", "t": [1, 2]}, 200, "pong"),
     ],
@@ -204,6 +205,17 @@ async def test_the_other_messages_are_answered_by_post(
         response = await post(running, message)
         assert response.status_code == status
         assert response.json()["type"] == kind
+
+
+async def test_what_comes_by_post_from_one_address_is_one_producers() -> None:
+    """A stage can join the deltas of a text that come in several requests."""
+    async with served() as running:
+        for delta in ("[hap", "py]"):
+            await post(running, {"type": "text", "id": "t", "delta": delta})
+        (first, second) = (reply for _, reply in running.daemon.main.submitted)
+        assert first is not second
+        assert first == second
+        assert hash(first) == hash(second)
 
 
 async def test_the_stage_may_be_in_the_address_or_in_the_message() -> None:

@@ -21,6 +21,8 @@ from pipeline.types import (
     MoodOk,
     StageMessage,
     StateSnapshot,
+    TextClean,
+    TextDelta,
 )
 
 LABELS = ("neutral", "happy", "sad", "surprised", "angry", "disgusted", "fearful")
@@ -100,6 +102,8 @@ class FakeStage:
                 reply(MoodOk(message.id))
             case CharacterSwitch():
                 reply(CharacterSwitched(message.id, message.character, 8))
+            case TextDelta():
+                reply(TextClean(message.id, message.delta, ()))
             case GetState():
                 reply(StateSnapshot(message.id, self.snapshot()))
 

@@ -26,6 +26,7 @@ from pipeline.types import (
     Mood,
     Policy,
     StageReply,
+    TextDelta,
 )
 from tests.fakes.clock import VirtualClock
 from tests.fakes.ladder import FakeLadder
@@ -405,3 +406,80 @@ async def test_reload_uses_the_new_table(book: CharacterBook, tmp_path: Path) ->
         theatre.send(id="b", emotion="hurrah", policy=Policy.QUEUE)
         assert theatre.answers.one("CueAccepted", "b").used == "happy"
         await theatre.until(lambda: "CueFinished" in theatre.answers.kinds("a"))
+
+
+# --- text ---------------------------------------------------------------------------------
+
+
+def write(theatre: Theatre, *deltas: str, id_: str = "t", final: bool = True) -> None:
+    """Send a text in pieces."""
+    for number, delta in enumerate(deltas):
+        last = final and number == len(deltas) - 1
+        theatre.stage.submit(TextDelta(id_, delta, last), theatre.answers)
+
+
+async def test_tags_in_a_text_become_cues_with_receipts(book: CharacterBook) -> None:
+    """The clean text names the cue before its receipts come; they are those of an emotion."""
+    async with playing(book) as theatre:
+        write(theatre, "Oh, [jo", "y:0.5] how [nice]", " to see you.")
+        cleans = [reply for reply in theatre.answers.all if type(reply).__name__ == "TextClean"]
+        assert (
+            "".join(getattr(reply, "delta", "") for reply in cleans)
+            == "Oh,  how [nice] to see you."
+        )
+        (cue,) = [cue for reply in cleans for cue in getattr(reply, "cues", ())]
+        assert (cue.id, cue.emotion, cue.intensity, cue.at) == ("t.1", "happy", 0.5, 0)
+        assert theatre.answers.kinds()[:3] == ["TextClean", "TextClean", "CueAccepted"]
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds("t.1"))
+        expected = ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished"]
+        assert theatre.answers.kinds("t.1") == expected
+        peaked = theatre.answers.one("CuePeaked").seq
+        shown = {info.seq: info.emotion["happy"] for info in theatre.viewer.infos}
+        assert shown[peaked] == pytest.approx(0.5 * EMOTIONS["happy"].maximum, rel=0.12)
+
+
+async def test_cues_of_a_text_have_ids_of_their_own(book: CharacterBook) -> None:
+    """The same text id again counts on; long ids are cut, and stay different."""
+    async with playing(book) as theatre:
+        theatre.send(id="t.2", emotion="sad")
+        write(theatre, "[happy] [sad] ")
+        write(theatre, "[angry]")
+        for last in "ab":
+            write(theatre, "[happy]", id_="x" * 63 + last)
+        cues = [cue for reply in theatre.answers.all for cue in getattr(reply, "cues", ())]
+        ids = [cue.id for cue in cues]
+        assert ids[:3] == ["t.1", "t.3", "t.4"]
+        assert len(set(ids)) == len(ids) == 5
+        assert all(len(each) <= 64 for each in ids)
+        assert theatre.answers.kinds().count("CueAccepted") == 6
+
+
+async def test_a_cue_of_a_text_can_be_outranked(book: CharacterBook) -> None:
+    """Its tag is taken out all the same, and the producer learns why nothing shows."""
+    async with playing(book) as theatre:
+        theatre.send(id="a", emotion="angry", priority=9, hold_s=60.0)
+        write(theatre, "No [happy] way")
+        assert theatre.answers.one("TextClean").delta == "No  way"
+        assert theatre.answers.one("CueRejected", "t.1").error.code == "outranked"
+
+
+async def test_very_many_tags_in_one_delta_are_not_all_played(book: CharacterBook) -> None:
+    """All are taken out, the first 64 become cues, and the text's id gets an error."""
+    async with playing(book) as theatre:
+        write(theatre, "[happy]" * 1000 + "!")
+        clean = theatre.answers.one("TextClean")
+        assert (clean.delta, len(clean.cues)) == ("!", 64)
+        assert theatre.answers.one("Failure", "t").error.code == "rate_limited"
+        assert theatre.answers.kinds().count("CueAccepted") == 64
+
+
+async def test_texts_of_two_producers_do_not_mix(book: CharacterBook) -> None:
+    """The same text id over two connections is two texts."""
+    async with playing(book) as theatre:
+        other = Answers()
+        write(theatre, "[hap", final=False)
+        theatre.stage.submit(TextDelta("t", "py] you", True), other)
+        assert other.one("TextClean").delta == "py] you"
+        write(theatre, "py] me")
+        cues = [cue for reply in theatre.answers.all for cue in getattr(reply, "cues", ())]
+        assert [cue.id for cue in cues] == ["t.1"]

@@ -1,0 +1,58 @@
+"""Text with tags, states and direct controls, as a producer of the running daemon uses them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.fakes.daemon import DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """One daemon with idle life, as a user has it."""
+    with DaemonProcess(tmp_path_factory.mktemp("state")) as process:
+        yield process
+
+
+async def until(producer: ClientConnection, kind: str) -> list[dict[str, Any]]:
+    """Messages up to the first of that type."""
+    messages: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while not messages or messages[-1]["type"] != kind:
+            messages.append(json.loads(await producer.recv()))
+    return messages
+
+
+async def test_an_llms_tagged_text_moves_the_face(daemon: DaemonProcess) -> None:
+    """Deltas in, clean deltas out; the tag that was cut in two is a cue with its receipts."""
+    async with connect(f"{daemon.ws}/v1/events") as producer:
+        await until(producer, "hello")
+        text = 'See [1]: <|ACT {"emotion":{"name":"joy","intensity":0.7}}|>how <b>nice</b>!'
+        for piece in (text[:20], text[20:43], text[43:]):
+            await producer.send(json.dumps({"type": "text", "id": "llm", "delta": piece}))
+        await producer.send(json.dumps({"type": "text", "id": "llm", "final": True}))
+        messages = await until(producer, "emotion.peaked")
+    cleans = [message for message in messages if message["type"] == "text.clean"]
+    assert "".join(clean["delta"] for clean in cleans) == "See [1]: how <b>nice</b>!"
+    (cue,) = [cue for clean in cleans for cue in clean["cues"]]
+    assert cue == {"id": "llm.1", "emotion": "happy", "intensity": 0.7, "at": 0}
+    of_the_cue = [message["type"] for message in messages if message["id"] == "llm.1"]
+    assert of_the_cue == ["emotion.accepted", "emotion.started", "emotion.peaked"]
+
+
+def test_a_text_by_post(daemon: DaemonProcess) -> None:
+    """Requests of one client are one text; the answer is the clean delta."""
+    with httpx.Client(base_url=daemon.http) as client:
+        answers = [
+            client.post("/v1/events", json={"type": "text", "id": "p", "delta": d, "final": f})
+            for d, f in (("Oh [sa", False), ("d:0.4] no", True))
+        ]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [answer.json()["delta"] for answer in answers] == ["Oh ", " no"]
+    (cue,) = answers[1].json()["cues"]
+    assert (cue["id"], cue["emotion"], cue["intensity"]) == ("p.1", "sad", 0.4)
