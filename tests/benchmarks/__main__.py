@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [name for name in PARTS if name in (options.parts or PARTS)]
     minutes = options.minutes if options.minutes is not None else 0.25 if options.quick else 10.0
     _many_connections()
+    # So that what was started is stopped, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _show(described(), options.markdown)
     failed = False
     for name in chosen:
