@@ -1,0 +1,267 @@
+"""W with less work for the same result (specification 12): the plain form is `warping_module`.
+
+Geometry (keypoints, heat maps, mask softmax, deformation) stays in float32 whatever the
+networks run in: half precision would quantise small motions (specification 10).
+
+- What depends on the source alone is computed once per source: `WarpSource`.
+- A keypoint's motion only translates, so its samples are three one-dimensional interpolations,
+  written as small matrix products; heat maps are outer products of three Gaussians.
+- BatchNorm is folded; convolutions of upsampled inputs are one kernel per output phase.
+- The softmax does not see a common shift: the background's mask kernel is subtracted from the
+  others and its logit is 0. Because the mask sums to 1, the deformation is the identity plus the
+  masked shifts of the 21 keypoints.
+- The 7x7x7 mask convolution runs over 16 slices in two dimensions, then sums over depth.
+
+Inside the hourglass a tensor is kept as (D, C, H, W), channels innermost in memory: the same
+bytes are a (1, C, D, H, W) volume and a batch of D pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.liveportrait import folding
+from pipeline.liveportrait.folding import Folded
+from pipeline.liveportrait.keypoints import KEYPOINTS
+from pipeline.liveportrait.warping_module import (
+    COMPRESSED,
+    DECODER_WIDTHS,
+    HEATMAP_VARIANCE,
+    MOTIONS,
+    ConvNorm3d,
+    Warped,
+    WarpingModule,
+    identity_grid,
+    sample,
+)
+
+_DEPTH, _SIDE = 16, 64
+_TAPS = 7
+_MARGIN = _TAPS // 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarpSource:
+    """What W needs of a source, however often it is driven.
+
+    Attributes:
+        feature: (1, 32, 16, 64, 64) float32 volume.
+        keypoints: (1, 21, 3) float32, x_s.
+        compressed: (4, 16, 64, 64) float32, the compressed volume.
+        background: (16, 64, 64, 4), its samples at the identity, in the networks' dtype.
+        heat: (16, 64, 64, 21) float32 heat maps of the source's keypoints.
+    """
+
+    feature: Tensor
+    keypoints: Tensor
+    compressed: Tensor
+    background: Tensor
+    heat: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        tensors = (self.feature, self.keypoints, self.compressed, self.background, self.heat)
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class FastWarping:
+    """A source, driven: the same as the plain W, one picture at a time.
+
+    Args:
+        plain: the network whose weights are taken; it is not changed.
+        dtype: of weights and activations in the hourglass and after it.
+    """
+
+    def __init__(self, plain: WarpingModule, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype = dtype
+        dense = plain.dense_motion_network
+        compress = folding.with_norm(dense.compress, dense.norm)
+        self._compress = Folded(*(t.to(device, torch.float32) for t in compress))
+        encoder, decoder = dense.hourglass.encoder, dense.hourglass.decoder
+        order = _input_order()
+
+        def ready(folded: Folded) -> Folded:
+            return folded.ready(dtype, device)
+
+        down = [folding.with_norm(block.conv, block.norm) for block in _blocks(encoder.down_blocks)]
+        down[0] = _take_inputs(down[0], order)
+        self._down = [ready(folded) for folded in down]
+        self._up = [
+            [
+                [ready(phase) for phase in row]
+                for row in folding.phases(
+                    folding.with_norm(block.conv, block.norm), folding.DOUBLED
+                )
+            ]
+            for block in _blocks(decoder.up_blocks)
+        ]
+        width = DECODER_WIDTHS[-1][1]
+        last = [*range(width), *(width + channel for channel in order)]
+        self._last = ready(_take_inputs(folding.with_norm(decoder.conv, decoder.norm), last))
+        self._mask = _sliced_mask(folding.plain(dense.mask)).ready(dtype, device)
+        self._mask_bias = _relative(folding.plain(dense.mask)).bias.to(device, torch.float32)
+        self._occlusion = _tap_matrices(folding.plain(dense.occlusion)).ready(dtype, device)
+        self._third = ready(folding.with_norm(plain.third.conv, plain.third.norm))
+        self._fourth = ready(folding.plain(plain.fourth))
+        self._grid = identity_grid(_DEPTH, _SIDE, _SIDE, like=torch.zeros(1, device=device))
+
+    def prepare(self, feature: Tensor, kp_source: Tensor) -> WarpSource:
+        """Do what depends on the source alone.
+
+        Args:
+            feature: (1, 32, 16, 64, 64) float32. kp_source: (1, 21, 3) float32.
+        """
+        compressed = functional.relu(functional.conv3d(feature, *self._compress))
+        background = sample(compressed, self._grid[None])[0].permute(1, 2, 3, 0)
+        return WarpSource(
+            feature.contiguous(),
+            kp_source,
+            compressed[0],
+            background.to(self._dtype).contiguous(),
+            self._heat_maps(kp_source),
+        )
+
+    def __call__(self, source: WarpSource, kp_driving: Tensor) -> Warped:
+        """Drive a source with (1, 21, 3) float32 keypoints; all results are float32."""
+        shift = source.keypoints[0] - kp_driving[0]
+        features = self._hourglass(self._hourglass_input(source, kp_driving, shift))
+        mask = functional.softmax(self._mask_logits(features), dim=-1)
+        deformation = torch.matmul(mask[..., 1:], shift).add_(self._grid)[None]
+        occlusion = self._occlude(features)
+        moved = sample(source.feature, deformation).reshape(1, -1, _SIDE, _SIDE)
+        moved = moved.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        third = functional.conv2d(moved, *self._third, padding=1)
+        fourth = functional.conv2d(functional.leaky_relu_(third, 0.01), *self._fourth)
+        out = fourth.float() * occlusion
+        return Warped(occlusion, deformation, out)
+
+    def _hourglass_input(self, source: WarpSource, kp_driving: Tensor, shift: Tensor) -> Tensor:
+        """(16, 109, 64, 64): background samples, heat maps, samples of the 21 motions."""
+        heat = self._heat_maps(kp_driving).sub_(source.heat)
+        moved = _translated(source.compressed, shift).permute(2, 3, 4, 0, 1).flatten(3)
+        parts = (source.background, heat.to(self._dtype), moved.to(self._dtype))
+        return torch.cat(parts, dim=-1).permute(0, 3, 1, 2)
+
+    def _heat_maps(self, keypoints: Tensor) -> Tensor:
+        """(16, 64, 64, 21): exp(-|g - kp|^2 / 2v) as a product of three Gaussians."""
+        grid = self._grid
+        axes = (grid[0, 0, :, 0], grid[0, :, 0, 1], grid[:, 0, 0, 2])
+        x, y, z = (
+            torch.exp((axis[:, None] - keypoints[0, :, i]).square_() * (-0.5 / HEATMAP_VARIANCE))
+            for i, axis in enumerate(axes)
+        )
+        return z[:, None, None] * (y[:, None] * x)
+
+    def _hourglass(self, x: Tensor) -> Tensor:
+        """(16, 109, 64, 64) to (16, 142, 64, 64)."""
+        levels = [x]
+        for conv in self._down:
+            levels.append(functional.avg_pool2d(_conv3d(levels[-1], conv), 2))
+        x = levels.pop()
+        for row, level in zip(self._up, reversed(levels), strict=True):
+            x = torch.cat((_upsampled_conv3d(x, row), level), dim=1)
+        return _conv3d(x, self._last)
+
+    def _mask_logits(self, features: Tensor) -> Tensor:
+        """(16, 64, 64, 22) float32, the background's first and zero."""
+        parts = functional.conv2d(features, self._mask.weight, padding=_MARGIN).permute(0, 2, 3, 1)
+        logits = features.new_zeros((_DEPTH, _SIDE, _SIDE, MOTIONS), dtype=torch.float32)
+        moving = logits[..., 1:]
+        moving += self._mask_bias
+        for tap in range(_TAPS):
+            offset = tap - _MARGIN
+            to = slice(max(0, -offset), _DEPTH - max(0, offset))
+            of = slice(max(0, offset), _DEPTH - max(0, -offset))
+            moving[to] += parts[of, ..., tap * KEYPOINTS : (tap + 1) * KEYPOINTS]
+        return logits
+
+    def _occlude(self, features: Tensor) -> Tensor:
+        """(1, 1, 64, 64) float32: each tap as a matrix product, then one sum over the taps."""
+        pixels = features.permute(0, 2, 3, 1).reshape(_DEPTH, -1, features.shape[1])
+        taps = torch.bmm(pixels, self._occlusion.weight).sum(0, dtype=torch.float32)
+        logits = functional.fold(taps.t()[None], (_SIDE, _SIDE), (_TAPS, _TAPS), padding=_MARGIN)
+        return torch.sigmoid(logits + self._occlusion.bias.float())
+
+
+def _translated(volume: Tensor, shift: Tensor) -> Tensor:
+    """Sample a volume at the identity moved by each of 21 shifts: (21, 4, 16, 64, 64).
+
+    Args:
+        volume: (4, 16, 64, 64). shift: (21, 3) as (x, y, z).
+    """
+    x, y, z = (_reading(n, shift[:, i]) for i, n in enumerate((_SIDE, _SIDE, _DEPTH)))
+    moved = torch.matmul(z, volume.transpose(0, 1).reshape(_DEPTH, -1))
+    moved = moved.reshape(KEYPOINTS, _DEPTH, COMPRESSED, _SIDE, _SIDE).transpose(1, 2)
+    moved = torch.matmul(y[:, None, None], moved)
+    return torch.matmul(moved, x.transpose(1, 2)[:, None, None])
+
+
+def _reading(cells: int, shift: Tensor) -> Tensor:
+    """(21, N, N) matrices that read an axis of N cells, each cell moved by a shift.
+
+    Cell i reads at ((2i/(N-1) - 1 + shift + 1) N - 1)/2 with two linear taps, zero outside.
+    """
+    index = torch.arange(cells, dtype=shift.dtype, device=shift.device)
+    position = ((2 * index / (cells - 1) + shift[:, None]) * cells - 1) / 2
+    return torch.clamp_(1 - (position[..., None] - index).abs_(), min=0)
+
+
+def _conv3d(x: Tensor, conv: Folded) -> Tensor:
+    """Convolution and ReLU of (D, C, H, W)."""
+    out = functional.conv3d(x.transpose(0, 1)[None], conv.weight, conv.bias, padding=1)
+    return functional.relu_(out)[0].transpose(0, 1)
+
+
+def _upsampled_conv3d(x: Tensor, rows: list[list[Folded]]) -> Tensor:
+    """Convolution and ReLU of (D, C, H, W) upsampled to (D, C, 2H, 2W)."""
+    depth, _, height, width = x.shape
+    channels = len(rows[0][0].bias)
+    out = x.new_empty((depth, 2 * height, 2 * width, channels)).permute(0, 3, 1, 2)
+    volume = x.transpose(0, 1)[None]
+    for p, row in enumerate(rows):
+        for q, conv in enumerate(row):
+            phase = functional.conv3d(volume, conv.weight, conv.bias, padding=1)[0].transpose(0, 1)
+            out[:, :, p::2, q::2] = phase[:, :, p : p + height, q : q + width]
+    return functional.relu_(out)
+
+
+def _blocks(modules: nn.ModuleList) -> list[ConvNorm3d]:
+    return [block for block in modules if isinstance(block, ConvNorm3d)]
+
+
+def _input_order() -> list[int]:
+    """Channels of the plain hourglass input in this form's order, without the zero heat map.
+
+    The plain order is, per motion, its heat map and its four samples.
+    """
+    stride = COMPRESSED + 1
+    background = [1 + c for c in range(COMPRESSED)]
+    heat = [k * stride for k in range(1, MOTIONS)]
+    moved = [k * stride + 1 + c for k in range(1, MOTIONS) for c in range(COMPRESSED)]
+    return [*background, *heat, *moved]
+
+
+def _take_inputs(folded: Folded, channels: list[int]) -> Folded:
+    return Folded(folded.weight[:, channels], folded.bias)
+
+
+def _relative(mask: Folded) -> Folded:
+    """The 21 motions' mask kernels less the background's."""
+    return Folded(mask.weight[1:] - mask.weight[:1], mask.bias[1:] - mask.bias[:1])
+
+
+def _sliced_mask(mask: Folded) -> Folded:
+    """Kernels (7 x 21, 142, 7, 7): one two-dimensional convolution per depth tap and motion."""
+    weight = _relative(mask).weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
+    return Folded(weight, weight.new_zeros(len(weight)))
+
+
+def _tap_matrices(occlusion: Folded) -> Folded:
+    """(16, 142, 49): per slice, channel and tap; taps turned round, as `fold` spreads them."""
+    weight = occlusion.weight[0].reshape(-1, _DEPTH, _TAPS, _TAPS).flip(2, 3)
+    return Folded(weight.flatten(2).transpose(0, 1).contiguous(), occlusion.bias)
