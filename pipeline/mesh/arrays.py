@@ -66,3 +66,11 @@ def smoothstep(value: npt.ArrayLike, low: float, high: float) -> Float32Array:
     """0 below `low`, 1 above `high`, and a curve without corners between them."""
     t = np.clip((np.asarray(value, np.float64) - low) / (high - low), 0.0, 1.0)
     return f32(t * t * (3.0 - 2.0 * t))
+
+
+def spread(cut: Image | Float32Array, weight: Float32Array, sigma: float) -> Float32Array:
+    """Weighted Gaussian average: colour where it is known carried to where it is not."""
+    total = blurred(weight, sigma)[..., None] + 1e-6
+    colour = blurred(f32(cut * weight[..., None]), sigma)
+    mean = (cut * weight[..., None]).sum(axis=(0, 1)) / weight.sum()
+    return f32((colour + 1e-4 * mean) / (total + 1e-4))

@@ -57,7 +57,7 @@ def jaw_layer(at: Float32Array, face: Anatomy, light: Light) -> Image:
     groove = 1 - 0.15 * np.exp(-((x / 0.03) ** 2))
     flesh = f32([162, 84, 82]) * (groove * (0.48 + 0.4 * np.clip(1 - mound, 0, 1)))[..., None]
     scallop = 0.006 * _between_teeth(f32(x * 1.5)) ** 2
-    teeth, cover = _teeth(f32(x * 1.5), f32(-(y + 0.045 - 0.30 * x * x + scallop)))
+    teeth, cover = _teeth(f32(x * 1.5), f32(-(y + 0.045 - 0.30 * x * x + scallop)), 0.4)
     cover = cover * (1 - smoothstep(np.abs(x), 0.16, 0.26))
     colour = flesh * (1 - cover[..., None]) + teeth * f32([0.70, 0.60, 0.53]) * cover[..., None]
     return np.dstack([light.on(f32(colour)), u8(255 * np.maximum(tongue, cover))])
@@ -97,10 +97,17 @@ def _between_teeth(x: Float32Array) -> Float32Array:
     return f32(out)
 
 
-def _teeth(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Colour and opacity of teeth whose biting edge lies at y = 0, their roots at negative y."""
+def _teeth(
+    x: Float32Array, y: Float32Array, gaps: float = 1.0
+) -> tuple[Float32Array, Float32Array]:
+    """Colour and opacity of teeth whose biting edge lies at y = 0, their roots at negative y.
+
+    Args:
+        x, y: in face units; x from the middle of the mouth.
+        gaps: how clearly one tooth stands out from the next.
+    """
     gap = _between_teeth(x)
-    rounding = 1.0 - 0.18 * gap**4 - 0.22 * smoothstep(gap, 0.86, 1.0)
+    rounding = 1.0 - gaps * (0.18 * gap**4 + 0.22 * smoothstep(gap, 0.86, 1.0))
     arch = 1.0 - 0.75 * smoothstep(np.abs(x), 0.10, 0.42)
     height = 1.0 - 0.12 * smoothstep(-y, 0.06, 0.16) - 0.10 * smoothstep(y, -0.03, 0.0)
     enamel = f32([226, 216, 200]) * (rounding * arch * height)[..., None]

@@ -59,19 +59,30 @@ def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold,
     folds = []
     for side, sign in (("Right", -1.0), ("Left", 1.0)):
         curve = _path(face, side, sign)
-        reach = (_FAR + 0.12) * face.unit
-        pixels = face.to_pixels(curve) - f32(corner)
-        left, top = np.maximum(pixels.min(axis=0) - reach, 0).astype(int)
-        right, bottom = np.minimum(pixels.max(axis=0) + reach, image.shape[1::-1]).astype(int)
-        if right - left < 2 or bottom - top < 2:
+        wide = _rectangle(face, curve, _FAR + 0.16, image, corner)
+        narrow = _rectangle(face, curve, _FAR + 0.01, image, corner)
+        if min(narrow.columns, narrow.rows) < 2:
             continue
-        target = image[top:bottom, left:right]
-        grid = Grid(left + corner[0], top + corner[1], right - left, bottom - top, 1)
-        band = _band(face, face.to_face(grid.nodes()), curve)[..., None]
+        part = wide.slices(narrow)
+        fill = _fill(wide.cut(image)[..., :3], face.unit)[part]
+        at = face.to_face(narrow.nodes() + f32(corner))
+        target = narrow.cut(image)
         smooth = target.copy()
-        smooth[..., :3] = u8(target[..., :3] + _fill(target[..., :3], face.unit) * band)
+        smooth[..., :3] = u8(target[..., :3] + fill * _band(face, at, curve)[..., None])
         folds.append(Fold(target, target.copy(), smooth, [0.0]))
     return tuple(folds)
+
+
+def _rectangle(
+    face: Anatomy, curve: Float32Array, reach: float, image: Image, corner: tuple[int, int]
+) -> Grid:
+    """The part of an image within `reach` face units of a curve, one node per pixel."""
+    pixels = face.to_pixels(curve) - f32(corner)
+    left, top = np.maximum(pixels.min(axis=0) - reach * face.unit, 0).astype(int)
+    right, bottom = np.minimum(pixels.max(axis=0) + reach * face.unit, image.shape[1::-1]).astype(
+        int
+    )
+    return Grid(int(left), int(top), int(right - left), int(bottom - top), 1)
 
 
 def _path(face: Anatomy, side: str, sign: float) -> Float32Array:
