@@ -19,110 +19,19 @@ stay bounded however fast retargets come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.expression.easing import Easing, brake_rate, braked
+from orchestrator.expression.easing import Easing
+from orchestrator.expression.layers import ROUNDING, Labels, Layer, Weights, coasting, still
 
-Weights = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.bool_]
-
-# A quick stop that is not yet a jerk. A young cross-fade is braked over twice its age, no harder
-# than it sped up, so that a burst of retargets does not add up to a jump.
-BRAKE_S: Final = 0.12
-BRAKE_PER_AGE: Final = 2.0
 UNSEEN_S: Final = 0.01
 MAX_LAYERS: Final = 32
 # Below one frame at 144 frames per second: "at once" is over with the next frame.
 MIN_TRANSITION_S: Final = 0.005
-ROUNDING: Final = 1e-12
-
-
-@dataclass(slots=True, eq=False)
-class _Base:
-    """What lies at the bottom: constant weights, or weights whose motion is braked to a stop.
-
-    Attributes:
-        value: at `start_s`.
-        rates: (drains,) per second at `start_s`: what each weight that falls loses.
-        brakes_s: (drains,) how long each goes on.
-        flow: (drains, size) where each goes: -1 at its own weight, and shares of all that rise.
-    """
-
-    value: Weights
-    rates: Weights
-    brakes_s: Weights
-    flow: Weights
-    start_s: float
-
-    @property
-    def end_s(self) -> float:
-        return self.start_s + float(self.brakes_s.max(initial=0.0))
-
-    def at(self, t_s: float) -> tuple[Weights, Weights]:
-        if not len(self.rates):
-            return self.value, np.zeros_like(self.value)
-        left = np.maximum(0.0, 1.0 - (t_s - self.start_s) / self.brakes_s)
-        gone = self.rates * self.brakes_s * (1.0 - left**3) / 3.0
-        return self.value + gone @ self.flow, (self.rates * left**2) @ self.flow
-
-
-@dataclass(slots=True, eq=False)
-class _Layer:
-    """One cross-fade.
-
-    Attributes:
-        where: (size,) the labels that it moves.
-        marks: what waits for it to be complete.
-        brake_at_s, brake_s: when it began to stop, and how long that takes.
-    """
-
-    start_s: float
-    duration_s: float
-    easing: Easing
-    target: Weights
-    where: Labels
-    marks: set[int] = field(default_factory=set)
-    brake_at_s: float | None = None
-    brake_s: float = 0.0
-
-    @property
-    def end_s(self) -> float:
-        """When it is complete, unless it is stopped before."""
-        return self.start_s + self.duration_s
-
-    @property
-    def done_s(self) -> float:
-        """From when on it does not move any more."""
-        return self.end_s if self.brake_at_s is None else self.brake_at_s + self.brake_s
-
-    def brake(self, t_s: float) -> None:
-        """Bring it to a stop, no harder than it sped up, unless that takes it to its end."""
-        age_s = t_s - self.start_s
-        brake_s = min(BRAKE_S, BRAKE_PER_AGE * age_s)
-        if age_s + braked(brake_s, brake_s) < self.duration_s:
-            self.brake_at_s, self.brake_s = t_s, brake_s
-
-    def over(self, below: Weights, t_s: float) -> Weights:
-        """The weights, given those under it."""
-        return below + self.share(t_s) * self.where * (self.target - below)
-
-    def share(self, t_s: float) -> float:
-        if self.brake_at_s is not None:
-            t_s = self.brake_at_s + braked(t_s - self.brake_at_s, self.brake_s)
-        return self.easing.at((t_s - self.start_s) / self.duration_s)
-
-    def rate(self, t_s: float) -> float:
-        """Change of the share per second."""
-        pace = 1.0 / self.duration_s
-        if self.brake_at_s is not None:
-            elapsed_s = t_s - self.brake_at_s
-            pace *= brake_rate(elapsed_s, self.brake_s)
-            t_s = self.brake_at_s + braked(elapsed_s, self.brake_s)
-        return pace * self.easing.slope((t_s - self.start_s) / self.duration_s)
 
 
 class Crossfade:
@@ -133,8 +42,8 @@ class Crossfade:
     """
 
     def __init__(self, size: int) -> None:
-        self._base = _still(np.zeros(size))
-        self._layers: list[_Layer] = []
+        self._base = still(np.zeros(size))
+        self._layers: list[Layer] = []
         self._moved_s = -np.inf
         self._fold_s = np.inf
         self._marks: list[int] = []
@@ -203,7 +112,7 @@ class Crossfade:
         if mark is not None:
             self._await(mark, where)
         marks = set() if mark is None else {mark}
-        self._layers.append(_Layer(t_s, duration_s, easing, target, where, marks))
+        self._layers.append(Layer(t_s, duration_s, easing, target, where, marks))
         self._fold_s = -np.inf
         self.fold(t_s)
         return end_s
@@ -214,7 +123,7 @@ class Crossfade:
             return
         if self._base.end_s <= t_s:
             self._moved_s = max(self._moved_s, self._base.end_s)
-            self._base = _still(self._base.at(t_s)[0])
+            self._base = still(self._base.at(t_s)[0])
         self._hide(t_s)
         if not len(self._base.rates):
             self._settle(t_s)
@@ -344,7 +253,7 @@ class Crossfade:
                 free = layer.where & ~busy & (layer.target == value)
             layer.where = layer.where & ~free
             busy |= layer.where
-        self._base = _still(value)
+        self._base = still(value)
 
     def _clear(self, t_s: float) -> None:
         waiting = {mark for layer in self._layers if layer.done_s > t_s for mark in layer.marks}
@@ -356,36 +265,11 @@ class Crossfade:
     def _collapse(self, t_s: float) -> None:
         """Put one motion in place of the pile. What is to be cleared will be, in time."""
         marked = [layer for layer in self._layers if layer.marks]
-        self._base = _coasting(*self.motion(t_s), t_s)
+        self._base = coasting(*self.motion(t_s), t_s)
         self._layers = []
         if marked:
             rest = np.zeros_like(self._base.value)
             duration_s = max(min(each.end_s for each in marked) - t_s, MIN_TRANSITION_S)
             marks = set().union(*(each.marks for each in marked))
             easing = marked[-1].easing
-            self._layers.append(_Layer(t_s, duration_s, easing, rest, rest == 0.0, marks))
-
-
-def _still(value: Weights) -> _Base:
-    nothing = np.zeros(0)
-    return _Base(value, nothing, nothing, np.zeros((0, len(value))), -np.inf)
-
-
-def _coasting(value: Weights, velocity: Weights, t_s: float) -> _Base:
-    """A motion with this value and velocity that comes to rest inside the range.
-
-    Weights that fall, neutral among them, drain into those that rise, each over as long as it
-    lasts: draining a weight w >= 0 at the rate r over 3 w / r brings it to 0 without a jerk,
-    since a trajectory that stays above 0 has r^2 <= 2 w max|w''| (Glaeser's inequality).
-    """
-    size = len(value)
-    values = np.append(value, max(0.0, 1.0 - float(value.sum())))
-    velocities = np.append(velocity, -float(velocity.sum()))
-    falls = np.flatnonzero((velocities < -ROUNDING) & (values > 0.0))
-    rises = np.maximum(velocities, 0.0)
-    if not len(falls) or not rises.any():
-        return _still(value)
-    rates = -velocities[falls]
-    brakes_s = np.minimum(BRAKE_S, 3.0 * values[falls] / rates)
-    flow = rises / rises.sum() - np.eye(size + 1)[falls]
-    return _Base(value, rates, brakes_s, flow[:, :size], t_s)
+            self._layers.append(Layer(t_s, duration_s, easing, rest, rest == 0.0, marks))

@@ -15,144 +15,33 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from orchestrator.expression.crossfade import MIN_TRANSITION_S, Crossfade, Labels, Weights
+from orchestrator.expression.asking import understand
+from orchestrator.expression.crossfade import Crossfade
+from orchestrator.expression.cues import (
+    Cue,
+    CueProgress,
+    CueView,
+    Ending,
+    FaceSample,
+    together,
+)
 from orchestrator.expression.easing import ONSET, RELEASE, Easing
-from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.expression.layers import Weights
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import CueAccepted, EmotionEvent, Policy
 
-NEUTRAL: Final = "neutral"
+__all__ = ["CueProgress", "CueView", "Ending", "FaceSample", "Sequencer"]
+
 MAX_WAITING: Final = 256
 MAX_ON_FACE: Final = 32
 MAX_INTERRUPTS: Final = 1024
 MAX_UNTOLD: Final = 4096
-NO_CHANGE: Final = 1e-6
 LARGEST_SUM: Final = 1.0 - 1e-15
-
-EndingKind = Literal["finished", "superseded", "expired"]
-Phase = Literal["scheduled", "queued", "attack", "hold", "decay", "suspended"]
-
-
-@dataclass(frozen=True, slots=True)
-class CueProgress:
-    """How much of its change a cue shows.
-
-    Attributes:
-        start_s: when it started.
-        change: share of the way from the face at its start to the face it leads to, 0 to 1, as
-            far as its own emotions go; the whole face where they stay.
-        no_change: there is nothing to show, such as neutral on a neutral face; `change` is 1.
-    """
-
-    id: str
-    start_s: float
-    change: float
-    no_change: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The one ending of an accepted cue; `by` is the message that superseded it."""
-
-    id: str
-    kind: EndingKind
-    by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CueView:
-    """A cue as `/v1/state` tells it.
-
-    Attributes:
-        since_s: seconds since it entered its phase.
-        remaining_s: seconds until it is finished, as things stand, or will be once it is
-            resumed; None if that is open.
-    """
-
-    id: str
-    emotion: str
-    phase: Phase
-    since_s: float
-    remaining_s: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceSample:
-    """The face at one moment.
-
-    Attributes:
-        weights: label to weight on the face, `neutral` included; they sum to 1.
-        cues: the cues that are on or decaying.
-        endings: cues that ended since the last sample.
-        interrupts_done: interrupts whose last cue has left the face since the last sample.
-        newest: id of the newest cue on the face.
-    """
-
-    weights: Mapping[str, float]
-    cues: tuple[CueProgress, ...]
-    endings: tuple[Ending, ...]
-    interrupts_done: tuple[str, ...]
-    newest: str | None
-
-
-@dataclass(slots=True, eq=False)
-class _Cue:
-    """An accepted cue; times are absolute.
-
-    Attributes:
-        serial: rises with each event.
-        order: rises with each start.
-        own: the labels that it asks for.
-        origin: the face at its start.
-        goal: the face it leads to.
-    """
-
-    event: EmotionEvent
-    serial: int
-    label: str
-    shares: Mapping[str, float]
-    attack_s: float
-    hold_s: float
-    decay_s: float
-    received_s: float
-    due_s: float
-    phase: Phase
-    phase_since_s: float
-    start_s: float = math.inf
-    decay_at_s: float = math.inf
-    finish_s: float = math.inf
-    order: int = -1
-    own: Labels = field(default_factory=lambda: np.zeros(0, np.bool_))
-    origin: Weights = field(default_factory=lambda: np.zeros(0))
-    goal: Weights = field(default_factory=lambda: np.zeros(0))
-
-    @property
-    def id(self) -> str:
-        return self.event.id
-
-    @property
-    def expires_s(self) -> float:
-        ttl_s = self.event.ttl_s
-        return math.inf if ttl_s is None else self.received_s + ttl_s
-
-    @property
-    def way_in_s(self) -> float:
-        """How long 95 % of the way in take."""
-        return max(self.attack_s, MIN_TRANSITION_S * ONSET.x95)
-
-    @property
-    def way_out_s(self) -> float:
-        """How long all of the way out takes."""
-        return max(self.decay_s / RELEASE.x95, MIN_TRANSITION_S)
-
-    def enter(self, phase: Phase, now_s: float) -> None:
-        self.phase = phase
-        self.phase_since_s = now_s
 
 
 class Sequencer:
@@ -170,10 +59,10 @@ class Sequencer:
         self._sampled_s = -math.inf
         self._serial = 0
         self._started = 0
-        self._scenes: list[list[_Cue]] = [[]]
-        self._decaying: list[_Cue] = []
-        self._queue: deque[_Cue] = deque()
-        self._scheduled: list[_Cue] = []
+        self._scenes: list[list[Cue]] = [[]]
+        self._decaying: list[Cue] = []
+        self._queue: deque[Cue] = deque()
+        self._scheduled: list[Cue] = []
         self._endings: list[Ending] = []
         self._interrupts: dict[int, str] = {}
         self._started_since = False
@@ -191,7 +80,7 @@ class Sequencer:
             InvalidEventError: unknown emotion, outranked, or no room; nothing has changed.
         """
         now_s = max(now_s, self._now_s)
-        accepted, shares = self._understand(event)
+        accepted, shares = understand(event, self._emotions)
         self._advance(now_s)
         self._serial += 1
         cue = self._cue(event, accepted.used, shares, now_s)
@@ -259,7 +148,7 @@ class Sequencer:
         self._sampled_s, self._started_since = now_s, False
         return FaceSample(
             weights=self._named(value),
-            cues=tuple(self._progress(cue, value) for cue in on),
+            cues=tuple(cue.progress(value) for cue in on),
             endings=endings,
             interrupts_done=done,
             newest=newest.id if newest is not None else None,
@@ -281,61 +170,13 @@ class Sequencer:
         """Every cue that has not ended: what is on, suspended, decaying, queued, scheduled."""
         self._advance(max(now_s, self._now_s))
         cues = (*self._on(), *self._decaying, *self._queue, *self._scheduled)
-        return tuple(self._view(cue, self._now_s) for cue in cues)
+        return tuple(cue.view(self._now_s) for cue in cues)
 
-    # --- understanding an event -----------------------------------------------------------
+    # --- taking an event ------------------------------------------------------------------
 
-    def _understand(self, event: EmotionEvent) -> tuple[CueAccepted, dict[str, float]]:
-        """What is asked for: label to clamped strength, and what to say of it."""
-        try:
-            return self._read(event)
-        except InvalidEventError as error:
-            raise InvalidEventError(
-                error.code,
-                error.message,
-                field=error.field,
-                suggestions=error.suggestions,
-                event_id=event.id,
-            ) from error
-
-    def _read(self, event: EmotionEvent) -> tuple[CueAccepted, dict[str, float]]:
-        sent = [(name, amount, f"mix.{name}") for name, amount in event.mix.items()]
-        if event.emotion is not None:
-            sent.insert(0, (event.emotion, event.intensity, "emotion"))
-        elif not sent:
-            raise InvalidEventError(
-                ErrorCode.INVALID_MESSAGE, "expected an emotion or a mix", field="emotion"
-            )
-        else:
-            sent.sort(key=lambda each: -each[1])
-        shares: dict[str, float] = {}
-        clamped = False
-        for name, amount, where in sent:
-            if not math.isfinite(amount):
-                raise InvalidEventError(
-                    ErrorCode.INVALID_MESSAGE,
-                    f"{where}: expected a number from 0 to 1",
-                    field="intensity" if where == "emotion" else where,
-                )
-            label = self._emotions.resolve(name, where)
-            strength = min(1.0, max(0.0, amount))
-            clamped = clamped or strength != amount
-            shares[label] = min(1.0, shares.get(label, 0.0) + strength)
-        main, first_amount, _ = sent[0]
-        used = self._emotions.resolve(main)
-        accepted = CueAccepted(
-            id=event.id,
-            used=used,
-            intensity=min(1.0, max(0.0, first_amount)),
-            mix={label: share for label, share in shares.items() if label != used},
-            mapped_from=None if main.strip().lower() == used else main,
-            clamped=clamped,
-        )
-        return accepted, shares
-
-    def _cue(self, event: EmotionEvent, label: str, shares: dict[str, float], now_s: float) -> _Cue:
+    def _cue(self, event: EmotionEvent, label: str, shares: dict[str, float], now_s: float) -> Cue:
         emotion = self._emotions[label]
-        return _Cue(
+        return Cue(
             event=event,
             serial=self._serial,
             label=label,
@@ -349,7 +190,7 @@ class Sequencer:
             phase_since_s=now_s,
         )
 
-    def _check_rank(self, cue: _Cue) -> None:
+    def _check_rank(self, cue: Cue) -> None:
         stronger = self._outranking(cue, cue.due_s)
         if stronger is not None:
             raise InvalidEventError(
@@ -360,7 +201,7 @@ class Sequencer:
                 event_id=cue.id,
             )
 
-    def _outranking(self, cue: _Cue, at_s: float) -> _Cue | None:
+    def _outranking(self, cue: Cue, at_s: float) -> Cue | None:
         """A cue of higher priority that this one would push aside at that time."""
         if cue.event.policy not in (Policy.REPLACE, Policy.OVERRIDE):
             return None
@@ -370,7 +211,7 @@ class Sequencer:
                 return other
         return None
 
-    def _check_room(self, cue: _Cue) -> None:
+    def _check_room(self, cue: Cue) -> None:
         full = self._full(cue)
         if full is not None:
             raise InvalidEventError(
@@ -380,7 +221,7 @@ class Sequencer:
                 event_id=cue.id,
             )
 
-    def _full(self, cue: _Cue) -> str | None:
+    def _full(self, cue: Cue) -> str | None:
         """What there is no room for, if so."""
         joining = (Policy.BLEND, Policy.OVERRIDE)
         if len(self._endings) >= MAX_UNTOLD:
@@ -427,7 +268,7 @@ class Sequencer:
                 waiting.remove(cue)
                 self._endings.append(Ending(cue.id, "expired"))
 
-    def _apply(self, cue: _Cue, t_s: float) -> None:
+    def _apply(self, cue: Cue, t_s: float) -> None:
         """Let the cue's policy act."""
         stronger = self._outranking(cue, t_s)
         if stronger is not None:
@@ -456,7 +297,7 @@ class Sequencer:
         if self._queue and not self._decaying and not any(self._scenes):
             self._start(self._queue.popleft(), t_s, unwanted=False)
 
-    def _start(self, cue: _Cue, t_s: float, *, unwanted: bool) -> None:
+    def _start(self, cue: Cue, t_s: float, *, unwanted: bool) -> None:
         """Put the cue into the scene on top.
 
         Args:
@@ -473,7 +314,7 @@ class Sequencer:
         self._scenes[-1].append(cue)
         self._retarget(t_s, cue.attack_s / ONSET.x95, ONSET, unwanted=unwanted)
 
-    def _decay(self, cue: _Cue, t_s: float) -> None:
+    def _decay(self, cue: Cue, t_s: float) -> None:
         """Take the cue off; what lies below or beside it is what remains."""
         scene = self._scenes[-1]
         opened = len(self._scenes) > 1 and scene[0] is cue
@@ -487,16 +328,16 @@ class Sequencer:
         self._decaying.append(cue)
         cue.finish_s = self._retarget(t_s, cue.way_out_s, RELEASE, unwanted=False)
 
-    def _resume(self, cue: _Cue, t_s: float) -> None:
+    def _resume(self, cue: Cue, t_s: float) -> None:
         """Go on where the cue was suspended, with all of its time that remained."""
         paused_s = t_s - cue.phase_since_s
         cue.decay_at_s += paused_s
         cue.enter("hold", t_s)
 
-    def _end_all(self, cues: list[_Cue], by: str) -> None:
+    def _end_all(self, cues: list[Cue], by: str) -> None:
         self._endings.extend(Ending(cue.id, "superseded", by) for cue in cues)
 
-    def _end_decaying(self, by: _Cue) -> None:
+    def _end_decaying(self, by: Cue) -> None:
         """Supersede what decays, but nothing of higher priority: that finishes."""
         rank = by.event.priority
         self._end_all([cue for cue in self._decaying if cue.event.priority <= rank], by.id)
@@ -504,7 +345,7 @@ class Sequencer:
 
     def _retarget(self, t_s: float, duration_s: float, easing: Easing, *, unwanted: bool) -> float:
         """Lead the face to what the scene on top asks for; returns when it will be there."""
-        shares = _together(self._scenes[-1])
+        shares = together(self._scenes[-1])
         target = np.array([shares.get(label, 0.0) for label in self._labels])
         for cue in self._scenes[-1]:
             cue.goal = target
@@ -512,7 +353,7 @@ class Sequencer:
 
     # --- telling --------------------------------------------------------------------------
 
-    def _on(self) -> Iterator[_Cue]:
+    def _on(self) -> Iterator[Cue]:
         for scene in self._scenes:
             yield from scene
 
@@ -524,47 +365,7 @@ class Sequencer:
             named = {label: weight * (LARGEST_SUM / total) for label, weight in named.items()}
         return {NEUTRAL: max(0.0, 1.0 - sum(named.values())), **named}
 
-    def _progress(self, cue: _Cue, value: Weights) -> CueProgress:
-        way = cue.goal - cue.origin
-        own = way * cue.own
-        if float(own @ own) >= NO_CHANGE**2:
-            way = own
-        length = float(way @ way)
-        if length < NO_CHANGE**2:
-            return CueProgress(cue.id, cue.start_s, 1.0, no_change=True)
-        change = float((value - cue.origin) @ way) / length
-        return CueProgress(cue.id, cue.start_s, min(1.0, max(0.0, change)), no_change=False)
-
-    def _view(self, cue: _Cue, now_s: float) -> CueView:
-        phase, since_s = cue.phase, cue.phase_since_s
-        if phase == "attack" and now_s >= cue.start_s + cue.way_in_s:
-            phase, since_s = "hold", cue.start_s + cue.way_in_s
-        match phase:
-            case "decay":
-                end_s = cue.finish_s
-            case "scheduled" if cue.event.policy is not Policy.QUEUE:
-                end_s = cue.due_s + cue.way_in_s + cue.hold_s + cue.way_out_s
-            case "suspended":
-                end_s = cue.decay_at_s + cue.way_out_s + now_s - cue.phase_since_s
-            case _:
-                end_s = cue.decay_at_s + cue.way_out_s
-        remaining_s = None if math.isinf(end_s) else end_s - now_s
-        return CueView(cue.id, cue.label, phase, now_s - since_s, remaining_s)
-
 
 def _weighted(emotions: EmotionTable) -> tuple[str, ...]:
     """The labels that have a weight of their own: all but neutral."""
     return tuple(label for label in emotions.labels if label != NEUTRAL)
-
-
-def _together(scene: list[_Cue]) -> dict[str, float]:
-    """What the cues of a scene ask for together, scaled down where it is more than a face has.
-
-    Neutral takes its share like the others, though what it takes has no weight of its own.
-    """
-    shares: dict[str, float] = {}
-    for cue in scene:
-        for label, share in cue.shares.items():
-            shares[label] = shares.get(label, 0.0) + share
-    total = max(1.0, sum(shares.values()))
-    return {label: share / total for label, share in shares.items()}

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from orchestrator.expression.crossfade import (
-    BRAKE_S,
     MAX_LAYERS,
     MIN_TRANSITION_S,
     UNSEEN_S,
     Crossfade,
-    Weights,
 )
 from orchestrator.expression.easing import ONSET, RELEASE
+from orchestrator.expression.layers import BRAKE_S, Weights
 
 NOTHING = np.zeros(3)
 FIRST = np.array([0.8, 0.0, 0.0])

@@ -91,7 +91,7 @@ def test_a_new_face_is_neutral_and_rests(face: Sequencer) -> None:
     """Nothing is on, nothing ends, nothing will change."""
     sample = face.sample(3.0)
     assert neutral(sample)
-    assert not (sample.cues or sample.endings or sample.interrupts_done)
+    assert [*sample.cues, *sample.endings, *sample.interrupts_done] == []
     assert sample.newest is None
     assert face.cues(3.0) == ()
     assert face.next_change(3.0) is None
