@@ -18,6 +18,7 @@ from pipeline.mesh.arrays import f32, minus, sampled
 from pipeline.mesh.fields import Grid, enlarged, inverted
 from pipeline.types import Float32Array, Image
 
+_WAYS: Final = 31
 _EDGE: Final = 0.014
 _GLINT_FOLLOWS: Final = 0.8
 _QUIET: Final = 0.006  # movement below which the photo itself shows through
@@ -40,6 +41,35 @@ class EyeState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Ways:
+    """One lid's field, inverted ahead for every amount: lids only ever go one way and back.
+
+    Attributes:
+        low, high: amounts of the first and last field.
+        fields: (steps, rows, columns, 2) float32, backward.
+    """
+
+    low: float
+    high: float
+    fields: Float32Array
+
+    @classmethod
+    def of(cls, travel: Float32Array, grid: Grid, span: tuple[float, float]) -> Ways:
+        """Invert `travel`, the forward field at amount 1, for amounts across `span`."""
+        nodes = grid.indices()
+        amounts = np.linspace(*span, _WAYS, dtype=np.float32)
+        return cls(*span, np.stack([inverted(travel * a, nodes, grid.stride, 14) for a in amounts]))
+
+    def backward(self, amount: float) -> Float32Array:
+        """The inverted field at an amount, between the two nearest."""
+        at = (min(max(amount, self.low), self.high) - self.low) / (self.high - self.low)
+        step = min(int(at * (_WAYS - 1)), _WAYS - 2)
+        share = at * (_WAYS - 1) - step
+        before, after = self.fields[step], self.fields[step + 1]
+        return cast(Float32Array, cv2.addWeighted(before, 1.0 - share, after, share, 0.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Eye:
     """One eye of one portrait; arrays in pixels of the texture patch at `left`, `top`.
 
@@ -55,11 +85,9 @@ class Eye:
     upper: Image
     shut: Image
     lower: Image
-    grid: Grid
-    upper_travel: Float32Array
-    lower_travel: Float32Array
+    upper_ways: Ways
+    lower_ways: Ways
     identity: Float32Array
-    nodes: Float32Array
     shown: list[EyeState]
     opening: float
     unit: float
@@ -85,8 +113,8 @@ class Eye:
         if closing > 0.0:
             skin = cast(Image, cv2.addWeighted(skin, 1.0 - closing, self.shut, closing, 0.0))
         amount = state.upper * (1.0 - state.lower)
-        upper = self._lid(skin, self.upper_travel, amount)
-        lower = self._lid(self.lower, self.lower_travel, state.lower)
+        upper = self._lid(skin, self.upper_ways, amount)
+        lower = self._lid(self.lower, self.lower_ways, state.lower)
         edge = layers.edge_of(upper)
         widened = self.opening * (max(-state.upper, 0.0) + max(-state.lower, 0.0))
         turned = (widened + abs(state.gaze[0]) + abs(state.gaze[1])) / _UNCOVERED
@@ -97,11 +125,11 @@ class Eye:
         view = layers.over(layers.colour_of(lower), covered, view)
         return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, edge), view)
 
-    def _lid(self, sheet: Image, travel: Float32Array, amount: float) -> Image:
+    def _lid(self, sheet: Image, ways: Ways, amount: float) -> Image:
         if amount == 0.0:
             return sheet
         h, w = sheet.shape[:2]
-        backward = inverted(travel * np.float32(amount), self.nodes, self.grid.stride, 7)
+        backward = ways.backward(amount)
         return sampled(sheet, minus(self.identity, enlarged(backward, w, h)))
 
     def _ball(self, gaze: tuple[float, float], turned: float) -> Image:
@@ -160,11 +188,9 @@ def prepare(face: Anatomy, texture: Image, side: int) -> Eye:
         upper=upper,
         shut=lids.without_crease(upper, fine, face.unit),
         lower=lower,
-        grid=grid,
-        upper_travel=f32(upper_travel[..., None] * down),
-        lower_travel=f32(-lower_travel[..., None] * down),
+        upper_ways=Ways.of(f32(upper_travel[..., None] * down), grid, (-0.5, 1.0)),
+        lower_ways=Ways.of(f32(-lower_travel[..., None] * down), grid, (-0.1, 0.65)),
         identity=Grid(0, 0, w, h, 1).nodes(),
-        nodes=grid.indices(),
         opening=float((coarse.lower - coarse.upper).max()),
         unit=face.unit,
         shown=[],

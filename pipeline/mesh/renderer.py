@@ -54,6 +54,9 @@ class MeshRenderer:
 
     def __init__(self, size_px: tuple[int, int] = DEFAULT_SIZE_PX) -> None:
         self._size_px = size_px
+        # A frame is many short calls: threads inside them cost more than they bring, and frames
+        # are drawn in parallel with everything else.
+        cv2.setNumThreads(1)
 
     def prepare(self, portrait: Portrait) -> MeshPortrait:
         """Take the portrait apart: fields, eyes, mouth. About half a second.
