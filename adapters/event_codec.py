@@ -21,6 +21,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import (
+    Activity,
     CharacterSwitch,
     CharacterSwitched,
     CueAccepted,
@@ -41,6 +42,8 @@ from pipeline.types import (
     Policy,
     StageMessage,
     StageReply,
+    StateChange,
+    StateOk,
     StateSnapshot,
     TextClean,
     TextDelta,
@@ -116,6 +119,7 @@ MoodValue = Annotated[float, Meta(ge=-1.0, le=1.0, description="a number from -1
 CharacterName = Annotated[
     str, Meta(min_length=1, max_length=64, description="the name of a character, a string")
 ]
+StateName = Annotated[Activity, Meta(description=f"one of {', '.join(Activity)}")]
 Flag = Annotated[bool, Meta(description="true or false")]
 TextPiece = Annotated[str, Meta(description="a string")]
 AnyJson = Annotated[Raw, Meta(description="any JSON value")]
@@ -212,6 +216,16 @@ class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
         return TextDelta(self.id, self.delta, self.final)
 
 
+class StateMessage(_Message, frozen=True, kw_only=True, tag="state"):
+    """Say what the character is doing."""
+
+    id: EventId | UnsetType = UNSET
+    state: StateName
+
+    def value(self) -> StateChange:
+        return StateChange(_given(self.id), self.state)
+
+
 class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
     """Ask for the stage's snapshot."""
 
@@ -236,6 +250,7 @@ AnyMessage = (
     | MoodMessage
     | CharacterMessage
     | TextMessage
+    | StateMessage
     | GetStateMessage
     | PingMessage
 )
@@ -248,6 +263,7 @@ _STRUCTS: Final[Mapping[str, type[_Message]]] = {
         MoodMessage,
         CharacterMessage,
         TextMessage,
+        StateMessage,
         GetStateMessage,
         PingMessage,
     )
@@ -260,6 +276,7 @@ _TYPE_NAMES: Final[Mapping[type, str]] = {
     Mood: "mood",
     CharacterSwitch: "character",
     TextDelta: "text",
+    StateChange: "state",
     GetState: "get_state",
     Ping: "ping",
 }
@@ -590,6 +607,10 @@ class MoodOkAnswer(_Answer, frozen=True, kw_only=True, tag="mood.ok"):
     """The mood was taken."""
 
 
+class StateOkAnswer(_Answer, frozen=True, kw_only=True, tag="state.ok"):
+    """The state was taken."""
+
+
 class CharacterSwitchedAnswer(_Answer, frozen=True, kw_only=True, tag="character.switched"):
     """The new character is on."""
 
@@ -723,6 +744,8 @@ def _answer(reply: StageReply) -> _Answer:
             )
         case MoodOk():
             return MoodOkAnswer(id=reply.id)
+        case StateOk():
+            return StateOkAnswer(id=reply.id)
         case CharacterSwitched():
             return CharacterSwitchedAnswer(id=reply.id, character=reply.character, seq=reply.seq)
         case TextClean():

@@ -35,6 +35,7 @@ from pipeline.fallback import FallbackLadder, Picture
 from pipeline.ports import FrameSink, Metric, Metrics, Reply
 from pipeline.types import (
     ARKIT_BLENDSHAPES,
+    Activity,
     CharacterSwitch,
     CharacterSwitched,
     CueAccepted,
@@ -51,6 +52,8 @@ from pipeline.types import (
     MoodOk,
     Policy,
     StageMessage,
+    StateChange,
+    StateOk,
     StateSnapshot,
     TextClean,
     TextCue,
@@ -176,6 +179,7 @@ class Stage:
                 for label in self._emotions.labels
             },
             "policies": [policy.value for policy in Policy],
+            "states": [state.value for state in Activity],
             "controls": list(ARKIT_BLENDSHAPES),
             "fps": _number(self._settings.fps),
             "width": self._settings.width,
@@ -198,6 +202,9 @@ class Stage:
                     self._performance.set_mood(message, now_s)
                     self.changed()
                     reply(MoodOk(message.id))
+                case StateChange():
+                    self._performance.set_state(message.state, now_s)
+                    reply(StateOk(message.id))
                 case CharacterSwitch():
                     self._take_switch(message, reply)
                 case TextDelta():
@@ -222,7 +229,7 @@ class Stage:
             "seq": self._seq,
             "pts_ms": _ms(newest[0].pts_s) if newest is not None else 0.0,
             "character": self.character_name,
-            "state": "idle",
+            "state": self._performance.state.value,
             "weights": dict(newest[0].emotion) if newest is not None else {"neutral": 1.0},
             "controls": {name: round(value, 4) for name, value in controls.items()},
             "mood": {"valence": round(valence, 4), "arousal": round(arousal, 4)},

@@ -195,7 +195,26 @@ class TextDelta:
     final: bool = False
 
 
-StageMessage = EmotionEvent | Interrupt | GetState | Mood | CharacterSwitch | TextDelta
+class Activity(StrEnum):
+    """What the character is doing; the `state` of protocol section 1."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    THINKING = "thinking"
+    SPEAKING = "speaking"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The character does something else from now on."""
+
+    id: str | None
+    state: Activity
+
+
+StageMessage = (
+    EmotionEvent | Interrupt | GetState | Mood | CharacterSwitch | TextDelta | StateChange
+)
 
 
 # --- what a stage answers, each as plain data; adapters give it its wire form ---------------
@@ -315,6 +334,13 @@ class MoodOk:
 
 
 @dataclass(frozen=True, slots=True)
+class StateOk:
+    """The state was taken."""
+
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class CharacterSwitched:
     """The new character is on the face since frame `seq`."""
 
@@ -368,6 +394,7 @@ StageReply = (
     | InterruptDone
     | StateSnapshot
     | MoodOk
+    | StateOk
     | CharacterSwitched
     | TextClean
     | Failure

@@ -2,7 +2,8 @@
 
 Written order, each on top of what is below it:
 
-1. emotions: the weighted sum of their faces, each times the character's gain;
+1. emotions: the weighted sum of their faces, each times the character's gain, their mouth times
+   what the character's state leaves of it;
 2. rest: the character's resting correction, fading as `happy` comes and, where it keeps the
    lips together, as the jaw opens;
 3. mood: as far as the face is neutral;
@@ -39,6 +40,7 @@ def _columns(*names: str) -> npt.NDArray[np.intp]:
     return np.array([ARKIT_INDEX[name] for name in names], np.intp)
 
 
+_MOUTH: Final = _columns(*(n for n in ARKIT_BLENDSHAPES if n.startswith(("jaw", "mouth"))))
 _JAW: Final = ARKIT_INDEX["jawOpen"]
 _LIP_CLOSERS: Final = _columns(
     "mouthClose", "mouthPressLeft", "mouthPressRight", "mouthRollLower", "mouthRollUpper",
@@ -64,6 +66,7 @@ def compose(
     idle: IdleOffsets | None = None,
     mood: MoodOffsets | None = None,
     rest: FaceControls | None = None,
+    mouth: float = 1.0,
 ) -> FaceControls:
     """The face that these layers add up to.
 
@@ -78,14 +81,19 @@ def compose(
             `mouthFrown`). There in full on a neutral face; since a smile is what it works
             against, it goes as `happy` comes and is gone at that emotion's maximum. What in it
             keeps the lips together also goes as the emotions open the jaw, up to `OPEN_JAW`.
+        mouth: factor on what emotions do with jaw and lips, in [0, 1]. A smile that is smaller
+            for it also leaves more of the resting correction.
     """
     shares = _shares(weights, emotions)
     neutral = shares[0]
     if gains:
         shares = shares * np.array([gains.get(label, 1.0) for label in emotions.labels], np.float32)
     face: Float32Array = shares @ emotions.shapes
+    if mouth != 1.0:
+        face[_MOUTH] *= mouth
     if rest is not None:
-        face += _fading_rest(rest, weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum, face[_JAW])
+        happiness = weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum
+        face += _fading_rest(rest, happiness, face[_JAW], mouth)
     if mood is not None:
         face[:_CONTROLS] += neutral * mood.controls
     if idle is not None:
@@ -125,9 +133,13 @@ def _shares(weights: Mapping[str, float], emotions: EmotionTable) -> Float32Arra
     return shares
 
 
-def _fading_rest(rest: FaceControls, happiness: float, jaw_open: float) -> Float32Array:
-    share = 1.0 - min(max(happiness, 0.0), 1.0)
-    fading = share * shape_of(rest)
+def _fading_rest(
+    rest: FaceControls, happiness: float, jaw_open: float, mouth: float
+) -> Float32Array:
+    gone = min(max(happiness, 0.0), 1.0)
+    shape = shape_of(rest)
+    fading = (1.0 - gone) * shape
+    fading[_MOUTH] = (1.0 - gone * mouth) * shape[_MOUTH]
     fading[_LIP_CLOSERS] *= 1.0 - RELEASE.at(float(jaw_open) / OPEN_JAW)
     return fading
 

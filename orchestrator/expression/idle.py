@@ -7,6 +7,7 @@ so that any moment can be asked for, in any order, at the same cost.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -128,16 +129,23 @@ class IdleLife:
             for row, (axis, limit) in enumerate(SWAY_DEG.items())
         }
 
-    def sample(self, t_s: float, amplitude: IdleAmplitude = IdleAmplitude()) -> IdleOffsets:
-        """Idle life at one moment: the same for the same seed, settings, time and amplitude.
+    def sample(
+        self,
+        t_s: float,
+        amplitude: IdleAmplitude = IdleAmplitude(),
+        blinks: Callable[[float], float] = lambda _: 1.0,
+    ) -> IdleOffsets:
+        """Idle life at one moment: the same for the same seed, settings and arguments.
 
         Args:
             t_s: seconds since whenever; equally exact for years.
             amplitude: size of the parts, for what is on the face.
+            blinks: share of the blinks that happen, in [0, 1], at a moment. Each is decided at
+                the moment that it starts, so none is cut off when the share changes.
         """
         gaze_x, gaze_y = self._gaze_at(t_s)
         return IdleOffsets(
-            blink=self._blink_at(t_s),
+            blink=self._blink_at(t_s, blinks),
             gaze_x=amplitude.gaze * gaze_x,
             gaze_y=amplitude.gaze * gaze_y,
             pitch=amplitude.sway * self._sway_at("pitch", t_s)
@@ -148,7 +156,7 @@ class IdleLife:
 
     # --- parts ----------------------------------------------------------------------------
 
-    def _blink_at(self, t_s: float) -> float:
+    def _blink_at(self, t_s: float, share: Callable[[float], float]) -> float:
         if self._blink == 0.0:
             return 0.0
         interval_s = BLINK_INTERVAL_S / self._blink
@@ -157,9 +165,13 @@ class IdleLife:
         double = self._draw(_Part.BLINK, k, 0) < DOUBLE_SHARE
         if double:
             part_s -= DOUBLE_S - BLINK_S  # the last of it ends no later than a single one would
-        since_s = t_s - k * interval_s - part_s * self._draw(_Part.BLINK, k, 1)
+        start_s = k * interval_s + part_s * self._draw(_Part.BLINK, k, 1)
+        since_s = t_s - start_s
         second_s = since_s - BLINK_S - DOUBLE_GAP_S
-        return max(lids_shut(since_s), lids_shut(second_s) if double else 0.0)
+        shut = max(lids_shut(since_s), lids_shut(second_s) if double else 0.0)
+        if shut > 0.0 and self._draw(_Part.BLINK, k, 2) >= share(start_s):
+            return 0.0
+        return shut
 
     def _gaze_at(self, t_s: float) -> tuple[float, float]:
         if self._gaze == 0.0:

@@ -1,4 +1,7 @@
-"""The whole face at one moment: the cues' weights, the mood under them, idle life over them."""
+"""The whole face at one moment: the cues' weights, the mood under them, idle life over them.
+
+How idle life goes, and what the cues keep of the mouth, is up to what the character is doing.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from typing import Any
 
 from orchestrator.expression.blending import compose, idle_amplitude
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
-from orchestrator.expression.idle import IdleLife
-from orchestrator.expression.mood import MoodLayer
-from pipeline.types import FaceControls, Mood
+from orchestrator.expression.idle import IdleAmplitude, IdleLife, IdleOffsets
+from orchestrator.expression.mood import MoodLayer, MoodOffsets
+from orchestrator.expression.states import IdleSet, StateLayer
+from pipeline.types import Activity, FaceControls, Mood
 
 
 class Performance:
@@ -34,13 +38,14 @@ class Performance:
         self._gains = dict(gains or {})
         self._rest = rest
         self._mood = MoodLayer()
+        self._state = StateLayer()
 
     def replace_emotions(self, emotions: EmotionTable) -> None:
         """Use another table from now on."""
         self._emotions = emotions
 
     def cast(self, idle: IdleLife, gains: Mapping[str, float], rest: FaceControls | None) -> None:
-        """Play another character; the mood stays."""
+        """Play another character; mood and state stay."""
         self._idle, self._gains, self._rest = idle, dict(gains), rest
 
     def controls(self, weights: Mapping[str, float], now_s: float) -> FaceControls:
@@ -49,10 +54,32 @@ class Performance:
         Args:
             weights: label to weight, `neutral` included.
         """
-        mood = self._mood.sample(now_s)
-        idle = self._idle.sample(now_s, idle_amplitude(weights, self._emotions, mood))
+        mood, idle_set = self._mood.sample(now_s), self._state.at(now_s)
         return compose(
-            weights, self._emotions, gains=self._gains, idle=idle, mood=mood, rest=self._rest
+            weights,
+            self._emotions,
+            gains=self._gains,
+            idle=self._idle_at(now_s, weights, mood, idle_set),
+            mood=mood,
+            rest=self._rest,
+            mouth=idle_set.mouth,
+        )
+
+    def _idle_at(
+        self, now_s: float, weights: Mapping[str, float], mood: MoodOffsets, idle_set: IdleSet
+    ) -> IdleOffsets:
+        size = idle_amplitude(weights, self._emotions, mood)
+        size = IdleAmplitude(
+            size.gaze * idle_set.gaze, size.sway * idle_set.sway, size.breath * idle_set.breath
+        )
+        idle = self._idle.sample(now_s, size, blinks=lambda t_s: self._state.at(t_s).blinks)
+        return IdleOffsets(
+            blink=idle.blink,
+            gaze_x=idle.gaze_x + idle_set.gaze_x,
+            gaze_y=idle.gaze_y + idle_set.gaze_y,
+            pitch=idle.pitch + idle_set.pitch,
+            yaw=idle.yaw + idle_set.yaw,
+            roll=idle.roll + idle_set.roll,
         )
 
     def key_faces(self) -> list[tuple[FaceControls, dict[str, float]]]:
@@ -64,6 +91,17 @@ class Performance:
             face = compose(weights, self._emotions, gains=self._gains, rest=self._rest)
             faces.append((face, weights))
         return faces
+
+    # --- state ----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Activity:
+        """What the character is doing."""
+        return self._state.state
+
+    def set_state(self, state: Activity, now_s: float) -> None:
+        """Let the character do something else."""
+        self._state.set(state, now_s)
 
     # --- mood -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from adapters import event_codec
 from adapters.event_codec import SERVED_TYPES, Ping, decode, encode, peek_id, type_name
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import (
+    Activity,
     CharacterSwitch,
     CharacterSwitched,
     CueAccepted,
@@ -33,6 +34,8 @@ from pipeline.types import (
     MoodOk,
     Policy,
     StageReply,
+    StateChange,
+    StateOk,
     StateSnapshot,
     TextClean,
     TextCue,
@@ -153,6 +156,9 @@ def test_the_other_messages_arrive() -> None:
     switch = '{"type":"character","id":"c","character":"astronaut"}'
     assert decode(switch).message == CharacterSwitch("c", "astronaut")
     assert decode('{"type":"ping"}').message == Ping(b"null")
+    state = '{"type":"state","id":"s","state":"listening"}'
+    assert decode(state).message == StateChange("s", Activity.LISTENING)
+    assert decode('{"type":"state","state":"idle"}').message == StateChange(None, Activity.IDLE)
     delta = '{"type":"text","id":"t","delta":"a: [hap","final":false}'
     assert decode(delta).message == TextDelta("t", "a: [hap", False)
     assert decode('{"type":"text","id":"t","final":true}').message == TextDelta("t", "", True)
@@ -176,6 +182,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "emotion": {"emotion": "x"},
     "character": {"character": "x"},
     "text": {"id": "t"},
+    "state": {"state": "idle"},
 }
 
 
@@ -336,6 +343,15 @@ def test_a_wrong_field_of_a_text_is_named(fields: dict[str, Any], wrong: str) ->
     assert (found.code, found.field) == (ErrorCode.INVALID_MESSAGE, wrong)
 
 
+@pytest.mark.parametrize("state", ["sleeping", "", "Idle", None, 1, ["idle"]])
+def test_an_unknown_state_is_told_the_four(state: Any) -> None:
+    """The sentence names what there is."""
+    found = error(text(type="state", id="s", state=state))
+    assert (found.code, found.field, found.event_id) == (ErrorCode.INVALID_MESSAGE, "state", "s")
+    assert all(name in str(found) for name in ("idle", "listening", "thinking", "speaking"))
+    assert error(text(type="state")).field == "state"
+
+
 @pytest.mark.parametrize("message", [{"emotion": "happy"}, {"type": None}, {"type": 7}])
 def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> None:
     """The sentence lists what there is."""
@@ -344,7 +360,7 @@ def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> 
     assert all(name in str(found) for name in SERVED_TYPES)
 
 
-@pytest.mark.parametrize("name", ["state", "controls", "Text", "Emotion", "", "x" * 1000])
+@pytest.mark.parametrize("name", ["controls", "Text", "Emotion", "", "x" * 1000])
 def test_an_unknown_type_is_told_the_types(name: str) -> None:
     """Types that this version does not serve are unknown, not silently dropped."""
     found = error(text(type=name, id="e"))
@@ -464,6 +480,7 @@ WRONG = ErrorInfo("unknown_emotion", "there is no hapy", "emotion", ("happy",))
             {"type": "state_snapshot", "id": "g", "seq": 3, "weights": {"neutral": 1.0}},
         ),
         (MoodOk(None), {"type": "mood.ok", "id": None}),
+        (StateOk("s"), {"type": "state.ok", "id": "s"}),
         (
             CharacterSwitched("c", "astronaut", 30),
             {"type": "character.switched", "id": "c", "character": "astronaut", "seq": 30},

@@ -206,6 +206,8 @@ async def test_the_other_messages_are_answered() -> None:
         assert (await ask(producer, {"type": "mood", "valence": 0.5}))["type"] == "mood.ok"
         switch = {"type": "character", "id": "c", "character": "astronaut"}
         assert (await ask(producer, switch))["type"] == "character.switched"
+        state = {"type": "state", "state": "thinking"}
+        assert await ask(producer, state) == {"type": "state.ok", "id": None}
         text = {"type": "text", "id": "t", "delta": "Hi"}
         assert await ask(producer, text) == {
             "type": "text.clean", "id": "t", "delta": "Hi", "cues": [],

@@ -56,3 +56,25 @@ def test_a_text_by_post(daemon: DaemonProcess) -> None:
     assert [answer.json()["delta"] for answer in answers] == ["Oh ", " no"]
     (cue,) = answers[1].json()["cues"]
     assert (cue["id"], cue["emotion"], cue["intensity"]) == ("p.1", "sad", 0.4)
+
+
+async def test_a_state_is_seen_and_said(daemon: DaemonProcess) -> None:
+    """Thinking moves the eyes and is in the snapshot; an unknown state is told the four."""
+    async with connect(f"{daemon.ws}/v1/events") as producer:
+        await until(producer, "hello")
+        await producer.send('{"type":"state","id":"s","state":"thinking"}')
+        assert (await until(producer, "state.ok"))[-1] == {"type": "state.ok", "id": "s"}
+        async with httpx.AsyncClient(base_url=daemon.http) as client, asyncio.timeout(10):
+            while True:
+                await client.get("/v1/snapshot.jpg")
+                state = (await client.get("/v1/state")).json()
+                assert state["state"] == "thinking"
+                if state["controls"].get("eyeLookUpLeft", 0.0) > 0.2:
+                    break
+                await asyncio.sleep(0.05)
+        await producer.send('{"type":"state","state":"sleeping"}')
+        error = (await until(producer, "error"))[-1]["error"]
+        assert (error["code"], error["field"]) == ("invalid_message", "state")
+        assert all(name in error["message"] for name in ("idle", "listening", "speaking"))
+        await producer.send('{"type":"state","state":"idle"}')
+        await until(producer, "state.ok")

@@ -20,6 +20,8 @@ from pipeline.types import (
     Mood,
     MoodOk,
     StageMessage,
+    StateChange,
+    StateOk,
     StateSnapshot,
     TextClean,
     TextDelta,
@@ -102,6 +104,8 @@ class FakeStage:
                 reply(MoodOk(message.id))
             case CharacterSwitch():
                 reply(CharacterSwitched(message.id, message.character, 8))
+            case StateChange():
+                reply(StateOk(message.id))
             case TextDelta():
                 reply(TextClean(message.id, message.delta, ()))
             case GetState():

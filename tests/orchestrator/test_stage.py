@@ -17,6 +17,7 @@ from orchestrator.stage import Stage
 from pipeline.fallback import FallbackLadder
 from pipeline.ports import Metric
 from pipeline.types import (
+    Activity,
     CharacterSwitch,
     EmotionEvent,
     FrameInfo,
@@ -26,6 +27,7 @@ from pipeline.types import (
     Mood,
     Policy,
     StageReply,
+    StateChange,
     TextDelta,
 )
 from tests.fakes.clock import VirtualClock
@@ -483,3 +485,29 @@ async def test_texts_of_two_producers_do_not_mix(book: CharacterBook) -> None:
         write(theatre, "py] me")
         cues = [cue for reply in theatre.answers.all for cue in getattr(reply, "cues", ())]
         assert [cue.id for cue in cues] == ["t.1"]
+
+
+# --- state --------------------------------------------------------------------------------
+
+
+async def test_a_state_shows_on_the_face_and_in_the_snapshot(book: CharacterBook) -> None:
+    """Thinking looks up and aside, speaking leaves an emotion a third of its mouth."""
+    async with playing(book) as theatre:
+        assert theatre.stage.hello()["states"] == ["idle", "listening", "thinking", "speaking"]
+        assert theatre.stage.snapshot()["state"] == "idle"
+        theatre.send(id="a", emotion="surprised", hold_s=60.0)
+        await theatre.frames(60)
+        jaw = theatre.stage.snapshot()["controls"]["jawOpen"]
+        theatre.stage.submit(StateChange("s", Activity.THINKING), theatre.answers)
+        assert "StateOk" in theatre.answers.kinds("s")
+        assert theatre.stage.snapshot()["state"] == "thinking"
+        await theatre.frames(30)
+        thinking = theatre.stage.snapshot()["controls"]
+        assert thinking["eyeLookUpLeft"] > 0.25
+        assert thinking["eyeLookOutLeft"] > 0.25
+        assert thinking["jawOpen"] == pytest.approx(jaw, abs=1e-3)
+        theatre.stage.submit(StateChange(None, Activity.SPEAKING), theatre.answers)
+        await theatre.frames(30)
+        speaking = theatre.stage.snapshot()["controls"]
+        assert speaking["jawOpen"] == pytest.approx(jaw / 3, abs=1e-3)
+        assert speaking.get("eyeLookUpLeft", 0.0) < 0.05

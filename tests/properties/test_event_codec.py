@@ -35,7 +35,7 @@ anything = st.recursive(
 FIELDS = (
     "id", "emotion", "intensity", "mix", "attack_ms", "hold_ms", "decay_ms", "at_ms", "policy",
     "priority", "ttl_ms", "stage", "fade_ms", "valence", "character", "t", "delta", "final",
-    "other",
+    "state", "other",
 )  # fmt: skip
 field_names = st.sampled_from(FIELDS)
 
@@ -81,7 +81,7 @@ def test_any_object_is_read_or_refused_by_a_field_of_its_own(
     found = outcome(as_text({"type": kind, **fields}))
     if isinstance(found, InvalidEventError) and found.code is ErrorCode.INVALID_MESSAGE:
         assert found.field is not None
-        assert found.field.split(".")[0] in {*fields, "emotion", "character", "id"}
+        assert found.field.split(".")[0] in {*fields, "emotion", "character", "id", "state"}
         given_id = fields.get("id")
         if found.field != "id" and isinstance(given_id, str) and given_id.isascii():
             assert found.event_id in {given_id, None}

@@ -137,6 +137,31 @@ def test_the_resting_correction_lets_the_jaw_open(weight: float, share: float) -
     assert face["mouthFrownLeft"] == pytest.approx(0.4)
 
 
+# --- mouth ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", TABLE.labels)
+def test_emotions_keep_part_of_their_mouth(label: str) -> None:
+    """Jaw and lips are scaled, brows, eyes, cheeks and head are not."""
+    full = compose({"neutral": 0.0, label: 1.0}, TABLE)
+    third = compose({"neutral": 0.0, label: 1.0}, TABLE, mouth=1 / 3)
+    for name in ARKIT_BLENDSHAPES:
+        share = 1 / 3 if name.startswith(("jaw", "mouth")) else 1.0
+        assert third[name] == pytest.approx(share * full[name], abs=1e-6), name
+    assert (third.pitch, third.yaw, third.roll) == (full.pitch, full.yaw, full.roll)
+
+
+def test_a_smaller_smile_leaves_more_of_the_resting_correction() -> None:
+    """What a smile works against goes as far as the smile comes; mood and idle stay whole."""
+    rest = FaceControls.of(mouthFrownLeft=0.3, browInnerUp=0.2)
+    happy = {"neutral": 0.0, "happy": 1.0}
+    face = compose(happy, table_with(), rest=rest, mouth=0.25)
+    assert face["mouthFrownLeft"] == pytest.approx(0.225)
+    assert face["browInnerUp"] == 0.0
+    calm = compose({"neutral": 1.0}, TABLE, rest=rest, mood=mood(mouthFrownLeft=0.1), mouth=0.25)
+    assert calm["mouthFrownLeft"] == pytest.approx(0.4)
+
+
 # --- mood -------------------------------------------------------------------------------------
 
 

@@ -110,6 +110,32 @@ def test_the_blink_rate_can_be_set(rate: float) -> None:
     assert max(len(group) for group in found) <= 2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_blinks_can_be_fewer(share: float) -> None:
+    """So many of them happen, those as ever; the others are left out whole."""
+    life = blinker(3)
+    every, moments = [], [i * STEP_S for i in range(60_000)]
+    for t_s in moments:
+        full, some = life.sample(t_s).blink, life.sample(t_s, blinks=lambda _: share).blink
+        assert some in {0.0, full}
+        if full == 1.0:
+            every.append(some)
+    assert np.mean(every) == pytest.approx(share, abs=0.08)
+
+
+def test_a_blink_is_decided_when_it_starts() -> None:
+    """A share that changes meanwhile cuts none off and lets none pop up half way."""
+    life = blinker(3)
+    for start, end in blinks(life, 0.0, 60.0):
+        middle = (start + end) / 2
+        for before in (0.0, 1.0):
+            shares = lambda t_s: before if t_s < middle else 1.0 - before  # noqa: E731, B023
+            for i in range(25):
+                t_s = start + i * (end - start) / 24
+                lids = life.sample(t_s, blinks=shares).blink
+                assert lids == before * life.sample(t_s).blink
+
+
 # --- gaze, breath, sway -----------------------------------------------------------------------
 
 
