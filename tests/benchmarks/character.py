@@ -10,7 +10,7 @@ from orchestrator.characters import Character, CharacterBook
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.idle import IdleLife
 from orchestrator.expression.performance import Performance
-from orchestrator.expression.sequencer import FaceSample, Sequencer
+from orchestrator.expression.sequencer import Sequencer
 from orchestrator.settings import default_config_dir
 from pipeline.types import ARKIT_BLENDSHAPES, EmotionEvent, FaceControls
 
@@ -49,17 +49,16 @@ class Actor:
         event = EmotionEvent(id=f"{label}-{now_s}", emotion=label, hold_s=hold_s)
         self.sequencer.push(event, now_s)
 
-    def face(self, now_s: float) -> tuple[FaceSample, FaceControls]:
-        """What is on the face at that time."""
-        sample = self.sequencer.sample(now_s)
-        return sample, self.performance.controls(sample.weights, now_s)
+    def face(self, now_s: float) -> FaceControls:
+        """What is on the face at that time, which never decreases."""
+        return self.performance.controls(self.sequencer.sample(now_s).weights, now_s)
 
 
 def still(frames: int) -> Iterator[FaceControls]:
     """A neutral face with idle life."""
     actor = Actor(idle=True)
     for frame in range(frames):
-        yield actor.face(frame / FPS)[1]
+        yield actor.face(frame / FPS)
 
 
 def transitions(frames: int) -> Iterator[FaceControls]:
@@ -70,7 +69,7 @@ def transitions(frames: int) -> Iterator[FaceControls]:
     for frame in range(frames):
         if frame % every == 0:
             actor.show(labels[frame // every % len(labels)], frame / FPS)
-        yield actor.face(frame / FPS)[1]
+        yield actor.face(frame / FPS)
 
 
 def worst(frames: int) -> Iterator[FaceControls]:

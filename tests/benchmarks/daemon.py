@@ -58,8 +58,13 @@ def running_daemon(cores: Collection[int] = (), **settings: str) -> Iterator[Mea
             process = DaemonProcess(
                 Path(folder), **{"AVATAR_LIMITS__VIEWERS": MANY_VIEWERS} | settings
             )
-        with process:
-            yield MeasuredDaemon(process)
+        try:
+            with process:
+                yield MeasuredDaemon(process)
+        finally:
+            if process.process.poll() is None:  # it never became ready, or would not stop
+                process.process.kill()
+                process.process.wait()
 
 
 class Window:
