@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.liveportrait.crop import EDITOR_SOURCE, Crop, PasteBack
 from tests.fakes.liveportrait_weights import Array
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -58,6 +59,27 @@ def test_fast_float32_is_the_reference(fast: LivePortrait, golden: Mapping[str, 
     difference = np.abs(picture[0, :, ::4, ::4].numpy() - golden["G/image_s4"])
     assert difference.mean() < 1e-5
     assert difference.max() < 2e-4
+
+
+def test_edited_photo_is_the_references(fast: LivePortrait, golden: Mapping[str, Array]) -> None:
+    """Smile, brows and pitch on a photo: motion, drawn crop and the picture it is pasted into."""
+    small = torch.from_numpy(golden["e2e/crop256"]).permute(2, 0, 1)[None].float() / 255
+    motion = fast.extract_motion(small)
+    for name in ("pitch", "yaw", "roll", "t", "exp", "scale", "kp"):
+        assert relative(getattr(motion, name), golden[f"e2e/M/{name}"]) < 1e-5
+    warped = fast.warp(
+        fast.extract_appearance(small),
+        kp_source=fast.transform_keypoints(motion),
+        kp_driving=torch.from_numpy(golden["e2e/x_d"]),
+    )
+    picture = (fast.decode(warped.out)[0].clamp(0, 1) * 255).to(torch.uint8)
+    drawn = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+    assert np.abs(drawn[::2, ::2].astype(int) - golden["e2e/out512_s2"]).max() <= 1
+    photo = golden["e2e/in_photo"]
+    pasted = PasteBack(photo, Crop.around(golden["e2e/in_lmk106"], EDITOR_SOURCE))(drawn)
+    difference = np.abs(pasted[::2, ::2].astype(int) - golden["e2e/pasted_s2"])
+    assert difference.max() <= 5  # the networks draw noise here, and OpenCV's versions differ
+    assert difference.mean() < 0.5
 
 
 def test_small_networks_correct_keypoints(fast: LivePortrait, golden: Mapping[str, Array]) -> None:
