@@ -131,7 +131,8 @@ class _Seams(NamedTuple):
 
     Attributes:
         below: 0 above the line of the mouth, 1 below; a step between the corners, softer beyond.
-        between: 1 where the upper sheet differs from the whole face's field: between the corners.
+        between: 1 where the upper sheet differs from the whole face's field: between the corners,
+            as far down as the mouth can open.
         far: 1 where the lower sheet does: below the line from the corners to the jaw.
         deep: how much the whole face's field follows the jaw: all down to the mouth, little below,
             where the lower sheet covers it.
@@ -154,7 +155,9 @@ def _seams(face: Anatomy, at: Float32Array) -> _Seams:
     outside = np.maximum(np.abs(x - centre) - half, 0.0)
     width = 0.02 + 0.9 * outside
     below = smoothstep((y - line) / width, -1.0, 1.0)
+    chin = float(p[8, 1])
     between = 1.0 - smoothstep(outside, 0.0, 0.10)
+    between = between * (1.0 - smoothstep(y, chin - 0.30, chin - 0.10))
     corner = (p[60, 1] + p[64, 1]) / 2
     jaw = (p[4, 1] + p[12, 1]) / 2
     span = (p[12, 0] - p[4, 0]) / 2 - half
@@ -163,6 +166,5 @@ def _seams(face: Anatomy, at: Float32Array) -> _Seams:
     far = np.where(outside > 0, smoothstep(y - slope, 0.0, 0.16), 1.0)
     blend = smoothstep(outside, 0.0, 0.10)
     far = far * blend + (1 - blend)
-    chin = float(p[8, 1])
     deep = 1.0 - 0.92 * smoothstep(y, float(edge.min()) + 0.15, chin - 0.05)
     return _Seams(*(f32(value[..., None]) for value in (below, between, far, deep)))

@@ -121,8 +121,14 @@ class Window:
     def places(self, forward: Float32Array) -> Float32Array:
         """Where in the patch every pixel of `inner` rests, for a field over `outer`."""
         backward = inverted(forward, self.identity, self.outer.stride)
-        part = np.ascontiguousarray(backward[self.outer.window(self.inner)])
-        moved = enlarged(part, self.inner.width, self.inner.height)
+        rim = self.outer.part(
+            self.inner.left - 1,
+            self.inner.top - 1,
+            self.inner.left + self.inner.width + 1,
+            self.inner.top + self.inner.height + 1,
+        )  # enlarged with its neighbours, or the border would lag behind by half a node
+        part = np.ascontiguousarray(backward[self.outer.window(rim)])
+        moved = enlarged(part, rim.width, rim.height)[rim.slices(self.inner)]
         return cast(Float32Array, cv2.scaleAdd(moved, -self.oversampling, self.rest))
 
 

@@ -14,7 +14,7 @@ from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import f32, sampled
 from pipeline.mesh.curves import LOWER_LIP, UPPER_LIP, lip_edge, smooth_line
 from pipeline.mesh.fields import Grid
-from pipeline.mesh.masks import distance_outside
+from pipeline.mesh.masks import quick_distance
 from pipeline.types import Float32Array, Image
 
 _LIP_INSET: Final = 0.014  # photos blur lips into teeth over about this much
@@ -29,7 +29,7 @@ def upper_sheet(cut: Image, at: Float32Array, face: Anatomy) -> Image:
         face: in pixels of the texture.
     """
     line = lip_edge(face.to_face(face.points), UPPER_LIP, at[..., 0])
-    hole = np.maximum(distance_outside(_below_lip(face), at), distance_outside(_gape(face), at))
+    hole = np.maximum(quick_distance(_below_lip(face), at), quick_distance(_gape(face), at))
     return layers.with_edge(_folded(cut, at, line, face, -1.0), hole)
 
 
@@ -38,7 +38,7 @@ def lower_sheet(cut: Image, at: Float32Array, face: Anatomy) -> Image:
     p = face.to_face(face.points)
     upper = lip_edge(p, UPPER_LIP, at[..., 0])
     line = np.maximum(lip_edge(p, LOWER_LIP, at[..., 0]), upper)
-    inside = -distance_outside(_lower_skin(face), at)
+    inside = -quick_distance(_lower_skin(face), at)
     return layers.with_edge(_folded(cut, at, line, face, 1.0), inside)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import smoothstep
+from pipeline.mesh.arrays import f32, sampled_field, smoothstep
 from pipeline.types import Float32Array
 
 # Face units beyond the outline of the face where an influence has faded to nothing.
@@ -64,6 +64,22 @@ def distance_outside(polygon: Float32Array, at: Float32Array) -> Float32Array:
         np.minimum(best, dx, out=best)
     np.sqrt(best, out=best)
     return np.where(inside, -best, best).reshape(at.shape[:-1])
+
+
+def quick_distance(polygon: Float32Array, at: Float32Array, step: int = 3) -> Float32Array:
+    """`distance_outside` over the pixels of a picture, interpolated from every third one.
+
+    Args:
+        polygon: (n, 2).
+        at: (h, w, 2), places of a regular grid of pixels.
+    """
+    h, w = at.shape[:2]
+    rows = np.linspace(0, h - 1, max(-(-h // step), 2)).round().astype(int)
+    columns = np.linspace(0, w - 1, max(-(-w // step), 2)).round().astype(int)
+    coarse = distance_outside(polygon, at[np.ix_(rows, columns)])
+    x = np.interp(np.arange(w), columns, np.arange(len(columns)))
+    y = np.interp(np.arange(h), rows, np.arange(len(rows)))
+    return sampled_field(coarse, f32(np.stack(np.meshgrid(x, y), axis=-1)))
 
 
 def border(nodes: Float32Array, width: int, height: int, unit: float) -> Float32Array:

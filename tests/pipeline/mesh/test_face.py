@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.framing import Framing
+from pipeline.mesh.rig import Rig
 from tests.fakes.faces import astronaut
 from tests.fakes.looks import box, dark_share, difference, shift_of
 from tests.pipeline.mesh.conftest import SIZE_PX, Draw
@@ -167,3 +168,24 @@ def test_large_turns_saturate(draw: Draw) -> None:
     """Beyond what one photo can show, a turn grows less and less instead of tearing the face."""
     at_15, at_30, at_45 = (draw(yaw=yaw).astype(float) for yaw in (15.0, 30.0, 45.0))
     assert np.abs(at_45 - at_30).mean() < 0.5 * np.abs(at_30 - at_15).mean()
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [
+        pytest.param(both("mouthFrown", 0.9), id="frown"),
+        pytest.param({"jawOpen": 0.5, "yaw": 12.0, "pitch": 8.0}, id="turned, open"),
+        pytest.param(both("mouthSmile", 0.9) | both("cheekSquint", 0.8), id="smile"),
+    ],
+)
+def test_no_seam_shows_where_layers_end(draw: Draw, rig: Rig, controls: dict[str, float]) -> None:
+    """The rectangles in which the mouth is drawn have no visible border."""
+    grey = draw(**controls).astype(float).mean(axis=-1)
+    for window in (rig.mouth.slot.inner, rig.mouth.skin.inner):
+        columns = grey[:, window.left : window.left + window.width]
+        rows = grey[window.top : window.top + window.height].T
+        borders = [(columns, window.top), (columns, window.top + window.height)]
+        borders += [(rows, window.left), (rows, window.left + window.width)]
+        for lines, at in borders:
+            steps = np.abs(np.diff(lines[at - 5 : at + 5], axis=0)).mean(axis=1)
+            assert steps[4] < 1.5 * np.delete(steps, 4).max() + 0.3

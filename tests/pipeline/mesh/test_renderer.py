@@ -75,7 +75,7 @@ def test_every_control_shows(draw: Draw) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_background_stays_untouched(draw: Draw, rig: object, seed: int) -> None:
+def test_background_stays_untouched(draw: Draw, seed: int) -> None:
     """Beyond the hair, whatever the face does, every pixel stays what it was, bit for bit."""
     framing = Framing.of(faces.astronaut(), SIZE_PX)
     face = framing.face(faces.astronaut(), 1)
