@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import time
 import urllib.request
@@ -36,6 +37,19 @@ class MeasuredDaemon:
         """Processor time so far, all threads, in user and kernel mode."""
         times = self._seen.cpu_times()
         return float(times.user + times.system)
+
+    def loop_waited_s(self) -> float:
+        """How long the event loop's thread was ready to run, but its core was taken.
+
+        Second field of schedstat, nanoseconds (Linux, Documentation/scheduler/sched-stats.rst);
+        NaN on other systems.
+        """
+        process = self.process.process.pid
+        try:
+            text = Path(f"/proc/{process}/task/{process}/schedstat").read_text("ascii")
+        except OSError:
+            return math.nan
+        return int(text.split()[1]) / 1e9
 
     def rss_bytes(self) -> int:
         """Resident memory."""
@@ -73,19 +87,22 @@ class Window:
     Attributes:
         seconds: its length.
         cpu: share of one core that the daemon used.
+        waited: share of the time in which its event loop was kept from running by others.
     """
 
     def __init__(self, daemon: MeasuredDaemon) -> None:
         self._daemon = daemon
         self._before = daemon.scrape()
         self._after = self._before
+        self._begun_waited_s = daemon.loop_waited_s()
         self._begun_cpu_s, self._begun_s = daemon.cpu_s(), time.monotonic()
-        self.seconds = self.cpu = 0.0
+        self.seconds = self.cpu = self.waited = 0.0
 
     def end(self) -> None:
         """Look again, and fix what the window has seen."""
         self.seconds = time.monotonic() - self._begun_s
         self.cpu = (self._daemon.cpu_s() - self._begun_cpu_s) / self.seconds
+        self.waited = (self._daemon.loop_waited_s() - self._begun_waited_s) / self.seconds
         self._after = self._daemon.scrape()
 
     def counted(self, name: str, **labels: str) -> int:
