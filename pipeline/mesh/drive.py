@@ -76,7 +76,7 @@ def drive(controls: FaceControls, smile: float) -> Drive:
         rows[ARKIT_INDEX["mouthSmile" + side]] *= 1.0 - 0.45 * smile
     rows[_PULLS] *= min(1.0, _MOST_PULL / max(float(_PULL_SHARES @ rows[_PULLS]), 1e-6))
     asks = np.tensordot(_ASK_MATRIX, w, axes=1)
-    kept = 1.0 - 0.9 * _saturated(2.0 * _sum(w, _KEEPS_SMILE))
+    kept = 1.0 - 0.9 * _saturated(0.9 * _sum(w, _KEEPS_SMILE))
     apart = 1.0 - _saturated(1.2 * _sum(w, _KEEPS_OPEN))
     rows[RELAX] = kept * _saturated(float(asks[0]))
     rows[CLOSE] = kept * apart * _saturated(float(asks[1]))
