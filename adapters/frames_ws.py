@@ -37,6 +37,23 @@ _ANSWER_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1
 _FLUSH_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 2.0, Parting.SHUTDOWN: 0.5}
 
 
+class ViewerSocket(web.WebSocketResponse):
+    """Ends its viewer before a close frame goes out, whoever sends it and why.
+
+    Frames go around this class straight to the transport, and none may follow that one.
+    """
+
+    viewer: Viewer | None = None
+
+    async def close(
+        self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
+    ) -> bool:
+        """Close without waiting for what is buffered, which a stalled viewer never takes."""
+        if self.viewer is not None:
+            self.viewer.end(Parting.LEFT)
+        return await super().close(code=code, message=message, drain=False)
+
+
 class FramesEndpoint:
     """Serves `/v1/frames`; errors are for the application to answer.
 
@@ -75,7 +92,7 @@ class FramesEndpoint:
     async def _serve(
         self, request: web.Request, query: ViewerQuery, stage: StagePort
     ) -> web.StreamResponse:
-        response = web.WebSocketResponse(
+        response = ViewerSocket(
             compress=False,  # images are compressed, and the shared bytes say so
             max_msg_size=MAX_INPUT_BYTES,
             protocols=bearer_subprotocols(request),
@@ -85,13 +102,12 @@ class FramesEndpoint:
         if transport is None:
             return response
         tcp.shorten_queue(transport)
-        viewer = Viewer(
+        response.viewer = viewer = Viewer(
             KIND,
             query.format,
             transport,
             writer,
             self._memo(stage, query),
-            over=lambda: response.closed or transport.is_closing(),
             max_fps=query.max_fps,
             clock=self._audience.clock,
         )
@@ -106,6 +122,8 @@ class FramesEndpoint:
                 max_fps=query.max_fps,
             )
         finally:
+            if response.closed:  # the listener has had a close frame, or a reason to send one
+                await asyncio.wait([listener], timeout=_ANSWER_S[parting])
             listener.cancel()
             await asyncio.wait([listener])
             await _part(response, transport, parting)
@@ -122,7 +140,7 @@ class FramesEndpoint:
         return memo
 
 
-async def _listen(response: web.WebSocketResponse, viewer: Viewer) -> None:
+async def _listen(response: ViewerSocket, viewer: Viewer) -> None:
     """Read until the client closes the connection or it breaks; what it says is ignored."""
     try:
         with suppress(ConnectionError):
@@ -132,15 +150,13 @@ async def _listen(response: web.WebSocketResponse, viewer: Viewer) -> None:
         viewer.end(Parting.LEFT)
 
 
-async def _part(
-    response: web.WebSocketResponse, transport: asyncio.Transport, parting: Parting
-) -> None:
+async def _part(response: ViewerSocket, transport: asyncio.Transport, parting: Parting) -> None:
     """Say goodbye, and have the connection closed soon whatever the other side does."""
     tcp.make_room(transport)
     code, reason = _GOODBYES[parting]
     with suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(_ANSWER_S[parting]):
-            await response.close(code=code, message=reason, drain=False)
+            await response.close(code=code, message=reason)
     transport.close()  # by itself it would wait for ever on one that takes nothing
     await tcp.flush(transport, _FLUSH_S[parting])
 

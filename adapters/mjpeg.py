@@ -77,7 +77,6 @@ class MjpegEndpoint:
             transport,
             writer,
             self._memo(stage, chunked),
-            over=transport.is_closing,
             max_fps=query.max_fps,
             clock=self._audience.clock,
         )
