@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,11 @@ from orchestrator import __version__
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings, load_settings
 from pipeline.errors import AvatarError, ConfigError
+
+
+# Before anything imports numpy: OpenBLAS would answer each small product of a frame with threads
+# that spin for more, which costs half a core and gains nothing.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import platform
+import resource
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,7 @@ STATE_STOP_S: Final = 1.0
 RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
+SPARE_FILES: Final = 256
 
 
 def emotions_file(settings: Settings, config_file: Path) -> Path:
@@ -136,6 +138,7 @@ def run_daemon(settings: Settings, config_file: Path) -> int:
     """
     # A short switch interval keeps the event loop quick while the render thread holds the GIL.
     sys.setswitchinterval(GIL_SWITCH_S)
+    _allow_files(settings.limits.viewers + settings.limits.producers + SPARE_FILES)
     with logging_to(settings.log):
         daemon = Daemon(settings, config_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -462,6 +465,14 @@ class Daemon:
         emotions = EmotionTable.load(emotions_file(self._settings, self._config_file))
         folder = characters_dir(self._settings, self._config_file)
         return emotions, CharacterBook.load(folder, emotions.labels)
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as needed and allowed: a viewer is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _freeze_garbage() -> None:

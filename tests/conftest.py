@@ -1,9 +1,13 @@
 """What every test gets: no leaked tasks."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+
+# As the command does, before anything imports numpy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest_asyncio.fixture(autouse=True)
