@@ -14,7 +14,6 @@ from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings, load_settings
 from pipeline.errors import AvatarError, ConfigError
 
-
 # Before anything imports numpy: OpenBLAS would answer each small product of a frame with threads
 # that spin for more, which costs half a core and gains nothing.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
