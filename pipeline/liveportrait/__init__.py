@@ -10,6 +10,9 @@
     warped = model.warp(feature, kp_source=x_s, kp_driving=x_d)
     picture = model.decode(warped.out)                  # (1, 3, 512, 512) in [0, 1]
 
+    prepared = model.prepare(portrait)                  # once per portrait
+    frame = model.render(prepared, controls)            # (H, W, 3) uint8, pasted back
+
 The networks, checkpoint layout, keypoint maths and tables follow the project's specification of
 LivePortrait's inference (paper: arXiv 2407.03168); section numbers in docstrings are its.
 Importing the package does not import torch; touching `LivePortrait` or `Motion` does.

@@ -6,22 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError
+from pipeline.errors import BadFrameError, ConfigError, PortraitError
 from pipeline.liveportrait import keypoints
+from pipeline.liveportrait.arkit import express
 from pipeline.liveportrait.checkpoints import load_networks
+from pipeline.liveportrait.crop import SOURCE, Crop, Framing, PasteBack, fitted, network_input
 from pipeline.liveportrait.engines import Engine, FastEngine, PlainEngine
 from pipeline.liveportrait.keypoints import KEYPOINTS, Motion
 from pipeline.liveportrait.networks import Networks
+from pipeline.liveportrait.prepared import PreparedPortrait, driven_keypoints
+from pipeline.liveportrait.ratios import OpenRatios
 from pipeline.liveportrait.warping_module import Warped
+from pipeline.types import FaceControls, Image, Portrait
 
 DTYPES: Final = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_MOST_OVERFLOWS: Final = 3
 
 
 class LivePortrait:
@@ -33,6 +40,9 @@ class LivePortrait:
     geometry in half precision would quantise small motions.
 
     One thread may use an instance at a time.
+
+    Attributes:
+        overflows: frames that were drawn again because half precision overflowed.
     """
 
     def __init__(
@@ -46,7 +56,9 @@ class LivePortrait:
         self._motion = networks.motion_extractor.to(device)
         self._stitching = networks.stitching.to(device)
         self._eye, self._lip = networks.eye.to(device), networks.lip.to(device)
-        self._engine = self._make_engine(dtype)
+        self._engines = {dtype: self._make_engine(dtype)}
+        self._engine = self._engines[dtype]
+        self.overflows = 0
 
     @classmethod
     def load(
@@ -128,6 +140,103 @@ class LivePortrait:
     def decode(self, features: Tensor) -> Tensor:
         """G: (B, 256, 64, 64) features to the (B, 3, 512, 512) picture in [0, 1]."""
         return torch.cat([self._engine.decode(one[None]) for one in self._take(features)])
+
+    @torch.inference_mode()
+    def prepare(
+        self,
+        portrait: Portrait,
+        *,
+        points: npt.ArrayLike | None = None,
+        ratio_points: npt.ArrayLike | None = None,
+        framing: Framing = SOURCE,
+    ) -> PreparedPortrait:
+        """Do what depends on the portrait alone.
+
+        Args:
+            portrait: picture and 68 landmarks.
+            points: (106, 2), (203, 2) or (68, 2) pixels that the crop is made from; the
+                portrait's landmarks if not given.
+            ratio_points: (203, 2) or (68, 2) pixels that tell how far eyes and lips are open;
+                the portrait's landmarks if not given.
+            framing: how the crop lies around the face.
+
+        Raises:
+            PortraitError: the points do not frame a face.
+        """
+        landmarks = portrait.landmarks.points
+        try:
+            crop = Crop.around(landmarks if points is None else points, framing)
+            ratios = OpenRatios.of(landmarks if ratio_points is None else ratio_points)
+        except ValueError as error:
+            raise PortraitError(portrait.name, f"its landmarks: {error}", no_face=True) from error
+        image = torch.from_numpy(network_input(crop.cut(portrait.image)))
+        motion = self.extract_motion(image)
+        return PreparedPortrait(
+            portrait=portrait,
+            motion=motion,
+            keypoints=self.transform_keypoints(motion),
+            feature=self.extract_appearance(image),
+            ratios=ratios,
+            paste=PasteBack(portrait.image, crop),
+            dtype=self.dtype,
+        )
+
+    @torch.inference_mode()
+    def render(
+        self,
+        prepared: PreparedPortrait,
+        controls: FaceControls,
+        size_px: tuple[int, int] | None = None,
+        *,
+        whole: bool = True,
+    ) -> Image:
+        """Draw one face.
+
+        Args:
+            prepared: a portrait of this model.
+            controls: zero controls give the portrait's own face.
+            size_px: (width, height); the picture's own size if not given. The middle of the
+                picture fills it.
+            whole: paste the face back into the portrait; else the crop alone, 512 x 512.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            BadFrameError: not even float32 gave finite numbers.
+        """
+        kp_driving = driven_keypoints(self, prepared, express(controls))
+        drawn = self._draw(prepared, kp_driving)
+        picture = prepared.paste(drawn) if whole else drawn
+        return picture if size_px is None else fitted(picture, size_px)
+
+    def _draw(self, prepared: PreparedPortrait, kp_driving: Tensor) -> Image:
+        """(512, 512, 3) uint8; in float32 where the portrait's dtype overflows."""
+        image = self._run(prepared, kp_driving, prepared.dtype)
+        if not torch.isfinite(image).all():
+            if prepared.dtype != torch.float32:
+                image = self._run(prepared, kp_driving, torch.float32)
+                self._count_overflow(prepared)
+            if not torch.isfinite(image).all():
+                raise BadFrameError("the drawn face holds numbers that are not finite")
+        levels = image[0].clamp_(0, 1).mul_(255).to(torch.uint8)
+        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _run(self, prepared: PreparedPortrait, kp_driving: Tensor, dtype: torch.dtype) -> Tensor:
+        if dtype not in self._engines:
+            self._engines[dtype] = self._make_engine(dtype)
+        engine = self._engines[dtype]
+        if dtype not in prepared.sources:
+            prepared.sources[dtype] = engine.prepare(prepared.feature, prepared.keypoints)
+        return engine.decode(engine.warp(prepared.sources[dtype], kp_driving).out)
+
+    def _count_overflow(self, prepared: PreparedPortrait) -> None:
+        """After three overflows a portrait leaves float16 for bfloat16, bfloat16 for float32."""
+        self.overflows += 1
+        prepared.overflows += 1
+        if prepared.overflows % _MOST_OVERFLOWS == 0:
+            wider = prepared.dtype == torch.float16
+            prepared.dtype = torch.bfloat16 if wider else torch.float32
 
     def _make_engine(self, dtype: torch.dtype) -> Engine:
         warping = self._networks.warping_module
