@@ -19,6 +19,7 @@ from typing import Any, Final
 UNSENT_BYTES: Final = 131_072  # two to four frames: enough that a fast link never runs dry
 
 _INT_MAX: Final = 2**31 - 1
+_KEPT_MS: Final = 60_000
 _FLUSH_POLL_S: Final = 0.02
 _LONGEST_LAPSE_S: Final = 1.0
 _FRAMES_IN_DOUBT: Final = 3  # a receiver may owe us the window update for the last frame or two
@@ -43,7 +44,8 @@ def shorten_queue(transport: asyncio.WriteTransport) -> None:
 def make_room(transport: asyncio.WriteTransport) -> None:
     """Let the kernel take what is buffered here, so that the connection can be let go of.
 
-    A receiver that wakes up later still finds the rest of its frame and our farewell.
+    A receiver that wakes up within a minute still finds the rest of its frame and our
+    farewell, although by then we have closed the connection.
     """
     _set_unsent_limit(transport, _INT_MAX)
     connection = _socket(transport)
@@ -53,6 +55,8 @@ def make_room(transport: asyncio.WriteTransport) -> None:
         size = connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         # The kernel doubles what it is given (socket(7)), up to its own limit.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _KEPT_MS)
 
 
 async def flush(transport: asyncio.WriteTransport, grace_s: float) -> None:
