@@ -7,6 +7,7 @@ said in one place.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -21,9 +22,12 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import (
+    ARKIT_BLENDSHAPES,
+    HEAD_LIMIT_DEG,
     Activity,
     CharacterSwitch,
     CharacterSwitched,
+    ControlsMode,
     CueAccepted,
     CueExpired,
     CueFinished,
@@ -31,6 +35,7 @@ from pipeline.types import (
     CueRejected,
     CueStarted,
     CueSuperseded,
+    DirectControls,
     EmotionEvent,
     ErrorInfo,
     Failure,
@@ -55,6 +60,9 @@ _ID_PATTERN: Final = r"^[ -~]{1,64}(?![\s\S])"
 _ID = re.compile(_ID_PATTERN)
 
 _MAX_MIX: Final = 64  # more than there are labels and aliases for one face
+_CONTROLS: Final = {name.lower(): name for name in ARKIT_BLENDSHAPES}
+_OBJECT_FIELDS: Final = ("mix", "weights", "head")  # in which a key may be there twice
+_SUGGESTED_CONTROLS: Final = 3
 _MAX_DIGITS: Final = 309  # sys.float_info.max has 309 digits
 _TIME_DIGITS: Final = 3  # microseconds
 _SHOWN_CHARACTERS: Final = 40  # of a wrong value, in an error's sentence
@@ -120,6 +128,31 @@ CharacterName = Annotated[
     str, Meta(min_length=1, max_length=64, description="the name of a character, a string")
 ]
 StateName = Annotated[Activity, Meta(description=f"one of {', '.join(Activity)}")]
+ModeName = Annotated[ControlsMode, Meta(description=f"one of {', '.join(ControlsMode)}")]
+Share = Annotated[float, Meta(ge=0.0, le=1.0, description="a number from 0 to 1")]
+ControlWeights = Annotated[
+    dict[str, Share],
+    Meta(description="an object of ARKit blendshape names with numbers from 0 to 1"),
+]
+Angle = Annotated[
+    float,
+    Meta(
+        ge=-HEAD_LIMIT_DEG,
+        le=HEAD_LIMIT_DEG,
+        description=f"a number from {-HEAD_LIMIT_DEG:g} to {HEAD_LIMIT_DEG:g} (degrees)",
+    ),
+]
+
+
+class HeadAngles(Struct, frozen=True, kw_only=True):
+    """How the head is turned; an angle that is left out is as the emotions have it."""
+
+    pitch: Angle | UnsetType = UNSET
+    yaw: Angle | UnsetType = UNSET
+    roll: Angle | UnsetType = UNSET
+
+
+Head = Annotated[HeadAngles, Meta(description="an object with pitch, yaw and roll in degrees")]
 Flag = Annotated[bool, Meta(description="true or false")]
 TextPiece = Annotated[str, Meta(description="a string")]
 AnyJson = Annotated[Raw, Meta(description="any JSON value")]
@@ -226,6 +259,34 @@ class StateMessage(_Message, frozen=True, kw_only=True, tag="state"):
         return StateChange(_given(self.id), self.state)
 
 
+class ControlsMessage(_Message, frozen=True, kw_only=True, tag="controls"):
+    """Drive facial controls directly."""
+
+    id: EventId | UnsetType = UNSET
+    mode: ModeName = ControlsMode.SET
+    weights: ControlWeights = {}
+    head: Head = HeadAngles()
+    weight: Share = 1.0
+
+    def value(self) -> DirectControls:
+        """The controls by ARKit's own names.
+
+        Raises:
+            InvalidEventError: a name is not one of ARKit's, or is there twice.
+        """
+        event_id = _given(self.id)
+        weights: dict[str, float] = {}
+        for given, value in self.weights.items():
+            name = _CONTROLS.get(given.lower())
+            if name is None:
+                raise _unknown_control(given, event_id)
+            if name in weights:
+                field = f"weights.{_shortened(given)}"
+                raise _invalid(f"`{field}` is there twice; send it once", field, event_id)
+            weights[name] = value
+        return DirectControls(event_id, self.mode, weights, _angles(self.head), self.weight)
+
+
 class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
     """Ask for the stage's snapshot."""
 
@@ -251,6 +312,7 @@ AnyMessage = (
     | CharacterMessage
     | TextMessage
     | StateMessage
+    | ControlsMessage
     | GetStateMessage
     | PingMessage
 )
@@ -264,6 +326,7 @@ _STRUCTS: Final[Mapping[str, type[_Message]]] = {
         CharacterMessage,
         TextMessage,
         StateMessage,
+        ControlsMessage,
         GetStateMessage,
         PingMessage,
     )
@@ -277,6 +340,7 @@ _TYPE_NAMES: Final[Mapping[type, str]] = {
     CharacterSwitch: "character",
     TextDelta: "text",
     StateChange: "state",
+    DirectControls: "controls",
     GetState: "get_state",
     Ping: "ping",
 }
@@ -345,8 +409,13 @@ def _refuse_double_keys(text: str, message: AnyMessage) -> None:
     A member takes one colon at least. With no more colons than there are different keys, no
     key can be there twice, and the thorough look is not needed.
     """
-    mix = message.mix if isinstance(message, EmotionMessage) else {}
-    if text.count(":") > len(_decode_members(text)) + len(mix):
+    inside = 0
+    match message:
+        case EmotionMessage():
+            inside = len(message.mix)
+        case ControlsMessage():
+            inside = len(message.weights) + len(_angles(message.head))
+    if text.count(":") > len(_decode_members(text)) + inside:
         _parse(text)
 
 
@@ -379,8 +448,8 @@ def _parse(text: str) -> Any:
     except (ValueError, RecursionError):
         raise _not_json(text) from None
     if isinstance(value, _Object):
-        mix = value.get("mix")
-        for prefix, part in (("", value), ("mix.", mix)):
+        parts = [("", value), *((f"{name}.", value.get(name)) for name in _OBJECT_FIELDS)]
+        for prefix, part in parts:
             if isinstance(part, _Object) and part.double is not None:
                 field = f"{prefix}{_shortened(part.double)}"
                 raise _invalid(f"`{field}` is there twice; send it once", field, _id_of(value))
@@ -457,7 +526,7 @@ def _wrong_field(
 def _mismatch(
     given: Any, expected: Any, name: str, event_id: str | None
 ) -> InvalidEventError | None:
-    """The sentence for a field that does not fit; for `mix`, about the entry to blame."""
+    """The sentence for a field that does not fit; for an object, about the entry to blame."""
     if expected is Mix and isinstance(given, dict) and len(given) <= _MAX_MIX:
         for label, strength in given.items():
             field = f"{name}.{_shortened(label)}"
@@ -465,6 +534,14 @@ def _mismatch(
                 return _invalid(f"`{field}` is too long for a label", field, event_id)
             if not _fits(strength, Strength):
                 return _mismatch(strength, Strength, field, event_id)
+    entries: dict[str, Any] = {}
+    if expected is ControlWeights and isinstance(given, dict):
+        entries = dict.fromkeys(given, Share)
+    elif expected is Head and isinstance(given, dict):
+        entries = dict.fromkeys(HeadAngles.__struct_fields__, Angle)
+    for key, part in entries.items():
+        if key in given and not _fits(given[key], part):
+            return _mismatch(given[key], part, f"{name}.{_shortened(key)}", event_id)
     problem = f"`{name}` must be {_description(expected)}, not {_shown(given)}"
     return _invalid(problem, name, event_id)
 
@@ -516,6 +593,27 @@ def _shortened(text: str) -> str:
     """Text that is safe to send back: short, and without half surrogate pairs."""
     safe = text.encode("utf-8", "backslashreplace").decode()
     return safe if len(safe) <= _SHOWN_CHARACTERS else f"{safe[:_SHOWN_CHARACTERS]}…"
+
+
+def _unknown_control(given: str, event_id: str | None) -> InvalidEventError:
+    shown = _shortened(given)
+    wanted = given[:_SHOWN_CHARACTERS].lower()
+    near = difflib.get_close_matches(wanted, _CONTROLS, n=_SUGGESTED_CONTROLS, cutoff=0.5)
+    suggestions = [_CONTROLS[name] for name in near]
+    hint = f"; near ones are {', '.join(suggestions)}" if suggestions else ""
+    return InvalidEventError(
+        ErrorCode.INVALID_MESSAGE,
+        f"there is no control {shown!r}, `hello` lists ARKit's 52{hint}",
+        field=f"weights.{shown}",
+        suggestions=suggestions,
+        event_id=event_id,
+    )
+
+
+def _angles(head: HeadAngles) -> dict[str, float]:
+    """Those that were given."""
+    angles = {"pitch": head.pitch, "yaw": head.yaw, "roll": head.roll}
+    return {name: angle for name, angle in angles.items() if angle is not UNSET}
 
 
 def _given(value: str | UnsetType) -> str | None:

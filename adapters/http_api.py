@@ -40,6 +40,7 @@ from pipeline.ports import DaemonPort, Metric, StagePort
 from pipeline.types import (
     CharacterSwitch,
     CueRejected,
+    DirectControls,
     ErrorInfo,
     Failure,
     ImageFormat,
@@ -256,7 +257,8 @@ class _EventsByPost:
 
     What asks the stage to do something is answered 202: an emotion with `emotion.accepted`,
     at once; an interrupt or a change of character when it has been done, or, if that takes
-    longer than it should, with `interrupt.accepted` or `character.accepted`. Questions
+    longer than it should, with `interrupt.accepted` or `character.accepted`. Direct controls,
+    which have no answer of their own, get `controls.accepted`. Questions
     (`get_state`, `ping`) are answered 200. Later consequences of an emotion have no connection
     to go to; whoever wants them sends over the WebSocket.
     """
@@ -324,6 +326,8 @@ def _patience_s(message: ClientMessage) -> float:
             return message.fade_s + _ANSWER_S
         case CharacterSwitch():
             return _SWITCH_S
+        case DirectControls():
+            return 0.0  # refused at once, or not answered at all
         case _:
             return _ANSWER_S
 
@@ -341,7 +345,7 @@ def _answered(reply: StageReply) -> web.Response:
 
 
 def _unanswered(message: ClientMessage) -> web.Response:
-    if isinstance(message, Interrupt | CharacterSwitch):
+    if isinstance(message, Interrupt | CharacterSwitch | DirectControls):
         kind = f"{event_codec.type_name(message)}.accepted"
         return _json({"type": kind, "id": message.id}, 202)
     raise web.HTTPServiceUnavailable(text="the stage has not answered in time")

@@ -40,6 +40,7 @@ from pipeline.types import (
     CharacterSwitched,
     CueAccepted,
     CueRejected,
+    DirectControls,
     EmotionEvent,
     ErrorInfo,
     FaceControls,
@@ -205,6 +206,8 @@ class Stage:
                 case StateChange():
                     self._performance.set_state(message.state, now_s)
                     reply(StateOk(message.id))
+                case DirectControls():
+                    self._performance.inject(reply, message, now_s)
                 case CharacterSwitch():
                     self._take_switch(message, reply)
                 case TextDelta():
@@ -358,6 +361,8 @@ class Stage:
     def _needed(self, now_s: float) -> bool:
         """Somebody watches, or a frame must bring something about."""
         if not self.published or len(self._hub) or now_s < self._interest_until_s or self._shown:
+            return True
+        if self._performance.injecting:
             return True
         change_s = self._sequencer.next_change(now_s)
         return change_s is not None and change_s <= now_s + self._period_s

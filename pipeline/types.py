@@ -212,8 +212,40 @@ class StateChange:
     state: Activity
 
 
+class ControlsMode(StrEnum):
+    """What direct controls do to what the emotions give."""
+
+    SET = "set"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectControls:
+    """Facial controls straight from a producer, for as long as it keeps sending.
+
+    Attributes:
+        mode: cross-fade to these controls, or add them.
+        weights: ARKit blendshape to value in [0, 1]; those that it is about.
+        head: `pitch`, `yaw`, `roll` to degrees in [-45, 45]; those that it is about.
+        weight: strength of the whole, in [0, 1].
+    """
+
+    id: str | None = None
+    mode: ControlsMode = ControlsMode.SET
+    weights: Mapping[str, float] = field(default_factory=dict)
+    head: Mapping[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+
+
 StageMessage = (
-    EmotionEvent | Interrupt | GetState | Mood | CharacterSwitch | TextDelta | StateChange
+    EmotionEvent
+    | Interrupt
+    | GetState
+    | Mood
+    | CharacterSwitch
+    | TextDelta
+    | StateChange
+    | DirectControls
 )
 
 

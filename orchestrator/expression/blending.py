@@ -7,7 +7,8 @@ Written order, each on top of what is below it:
 2. rest: the character's resting correction, fading as `happy` comes and, where it keeps the
    lips together, as the jaw opens;
 3. mood: as far as the face is neutral;
-4. idle life: a blink shuts the lids whatever they do; gaze and head sway add up.
+4. idle life: a blink shuts the lids whatever they do; gaze and head sway add up;
+5. direct controls: they take the place of all that, but for the resting correction, or add to it.
 
 Then opposites net out, and everything is clamped to its range.
 """
@@ -15,6 +16,7 @@ Then opposites net out, and everything is clamped to its range.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -40,6 +42,7 @@ def _columns(*names: str) -> npt.NDArray[np.intp]:
     return np.array([ARKIT_INDEX[name] for name in names], np.intp)
 
 
+_SMILE: Final = _columns("mouthSmileLeft", "mouthSmileRight")
 _MOUTH: Final = _columns(*(n for n in ARKIT_BLENDSHAPES if n.startswith(("jaw", "mouth"))))
 _JAW: Final = ARKIT_INDEX["jawOpen"]
 _LIP_CLOSERS: Final = _columns(
@@ -51,11 +54,25 @@ _WIDES: Final = _columns("eyeWideLeft", "eyeWideRight")
 # To the character's left and up, in the order of left eye, right eye.
 _GAZE: Final = _columns("eyeLookOutLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight")
 # Of each pair of opposites only the difference shows.
-_ONE_WAY: Final = np.append(_GAZE, _columns("jawLeft", "mouthLeft"))
-_OTHER_WAY: Final = _columns(
+ONE_WAY: Final = np.append(_GAZE, _columns("jawLeft", "mouthLeft"))
+OTHER_WAY: Final = _columns(
     "eyeLookInLeft", "eyeLookOutRight", "eyeLookDownLeft", "eyeLookDownRight",
     "jawRight", "mouthRight",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InjectedControls:
+    """What producers do to the face directly.
+
+    Attributes:
+        keep: (55,) float32 in [0, 1], the share of the layers below that stays, in the order of
+            `EmotionTable.shapes`.
+        add: (55,) float32, what comes to it.
+    """
+
+    keep: Float32Array
+    add: Float32Array
 
 
 def compose(
@@ -67,6 +84,7 @@ def compose(
     mood: MoodOffsets | None = None,
     rest: FaceControls | None = None,
     mouth: float = 1.0,
+    injected: InjectedControls | None = None,
 ) -> FaceControls:
     """The face that these layers add up to.
 
@@ -83,6 +101,8 @@ def compose(
             keeps the lips together also goes as the emotions open the jaw, up to `OPEN_JAW`.
         mouth: factor on what emotions do with jaw and lips, in [0, 1]. A smile that is smaller
             for it also leaves more of the resting correction.
+        injected: direct controls. They are relative to the character's neutral face, so the
+            resting correction stays under them, and goes with their smile and their jaw.
     """
     shares = _shares(weights, emotions)
     neutral = shares[0]
@@ -91,13 +111,18 @@ def compose(
     face: Float32Array = shares @ emotions.shapes
     if mouth != 1.0:
         face[_MOUTH] *= mouth
+    correction: Float32Array | None = None
     if rest is not None:
-        happiness = weights.get(HAPPY, 0.0) / emotions[HAPPY].maximum
-        face += _fading_rest(rest, happiness, face[_JAW], mouth)
+        correction = _fading_rest(rest, face, _smiles(weights, emotions, mouth, injected), injected)
+        face += correction
     if mood is not None:
         face[:_CONTROLS] += neutral * mood.controls
     if idle is not None:
         _add_idle(face, idle)
+    if injected is not None:
+        face = injected.keep * face + injected.add
+        if correction is not None:
+            face += (1.0 - injected.keep) * correction
     _net(face)
     pitch, yaw, roll = face[_CONTROLS:].tolist()
     return FaceControls.clamped(face[:_CONTROLS], pitch, yaw, roll)
@@ -133,14 +158,41 @@ def _shares(weights: Mapping[str, float], emotions: EmotionTable) -> Float32Arra
     return shares
 
 
+def _smiles(
+    weights: Mapping[str, float],
+    emotions: EmotionTable,
+    mouth: float,
+    injected: InjectedControls | None,
+) -> tuple[float, float]:
+    """How far the face, and how far its mouth, smiles: 0 not at all, 1 as `happy` at its maximum.
+
+    Direct controls count by the smile that they ask for.
+    """
+    happy = emotions[HAPPY]
+    face = min(max(weights.get(HAPPY, 0.0) / happy.maximum, 0.0), 1.0)
+    lips = mouth * face
+    if injected is not None:
+        whole = happy.maximum * float(emotions.shapes[emotions.rows[HAPPY], _SMILE].sum())
+        asked = float(injected.add[_SMILE].sum()) / whole if whole > 0.0 else 0.0
+        kept = float(injected.keep[_SMILE].sum()) / len(_SMILE)
+        face, lips = kept * face + asked, kept * lips + asked
+    return min(face, 1.0), min(lips, 1.0)
+
+
 def _fading_rest(
-    rest: FaceControls, happiness: float, jaw_open: float, mouth: float
+    rest: FaceControls,
+    face: Float32Array,
+    smiles: tuple[float, float],
+    injected: InjectedControls | None,
 ) -> Float32Array:
-    gone = min(max(happiness, 0.0), 1.0)
+    """What is left of the resting correction over the face that the emotions give."""
+    jaw_open = float(face[_JAW])
+    if injected is not None:
+        jaw_open = float(injected.keep[_JAW]) * jaw_open + float(injected.add[_JAW])
     shape = shape_of(rest)
-    fading = (1.0 - gone) * shape
-    fading[_MOUTH] = (1.0 - gone * mouth) * shape[_MOUTH]
-    fading[_LIP_CLOSERS] *= 1.0 - RELEASE.at(float(jaw_open) / OPEN_JAW)
+    fading = (1.0 - smiles[0]) * shape
+    fading[_MOUTH] = (1.0 - smiles[1]) * shape[_MOUTH]
+    fading[_LIP_CLOSERS] *= 1.0 - RELEASE.at(jaw_open / OPEN_JAW)
     return fading
 
 
@@ -155,6 +207,6 @@ def _add_idle(face: Float32Array, idle: IdleOffsets) -> None:
 
 def _net(face: Float32Array) -> None:
     """Leave only the difference of controls that work against each other."""
-    difference = face[_ONE_WAY] - face[_OTHER_WAY]
-    face[_ONE_WAY] = np.maximum(difference, 0.0)
-    face[_OTHER_WAY] = np.maximum(-difference, 0.0)
+    difference = face[ONE_WAY] - face[OTHER_WAY]
+    face[ONE_WAY] = np.maximum(difference, 0.0)
+    face[OTHER_WAY] = np.maximum(-difference, 0.0)

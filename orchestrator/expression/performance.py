@@ -1,19 +1,21 @@
 """The whole face at one moment: the cues' weights, the mood under them, idle life over them.
 
 How idle life goes, and what the cues keep of the mouth, is up to what the character is doing.
+Controls that producers send directly come on top of everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from orchestrator.expression.blending import compose, idle_amplitude
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
 from orchestrator.expression.idle import IdleAmplitude, IdleLife, IdleOffsets
+from orchestrator.expression.injection import Injection
 from orchestrator.expression.mood import MoodLayer, MoodOffsets
 from orchestrator.expression.states import IdleSet, StateLayer
-from pipeline.types import Activity, FaceControls, Mood
+from pipeline.types import Activity, DirectControls, FaceControls, Mood
 
 
 class Performance:
@@ -39,13 +41,14 @@ class Performance:
         self._rest = rest
         self._mood = MoodLayer()
         self._state = StateLayer()
+        self._injection = Injection()
 
     def replace_emotions(self, emotions: EmotionTable) -> None:
         """Use another table from now on."""
         self._emotions = emotions
 
     def cast(self, idle: IdleLife, gains: Mapping[str, float], rest: FaceControls | None) -> None:
-        """Play another character; mood and state stay."""
+        """Play another character; mood, state and direct controls stay."""
         self._idle, self._gains, self._rest = idle, dict(gains), rest
 
     def controls(self, weights: Mapping[str, float], now_s: float) -> FaceControls:
@@ -63,6 +66,7 @@ class Performance:
             mood=mood,
             rest=self._rest,
             mouth=idle_set.mouth,
+            injected=self._injection.sample(now_s),
         )
 
     def _idle_at(
@@ -102,6 +106,21 @@ class Performance:
     def set_state(self, state: Activity, now_s: float) -> None:
         """Let the character do something else."""
         self._state.set(state, now_s)
+
+    # --- direct controls ------------------------------------------------------------------
+
+    def inject(self, source: Hashable, message: DirectControls, now_s: float) -> None:
+        """Take a producer's controls.
+
+        Raises:
+            InvalidEventError: too many producers send some.
+        """
+        self._injection.send(source, message, now_s)
+
+    @property
+    def injecting(self) -> bool:
+        """Direct controls are on, or were in the last face."""
+        return self._injection.active
 
     # --- mood -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from pipeline.types import (
     Activity,
     CharacterSwitch,
     CharacterSwitched,
+    ControlsMode,
     CueAccepted,
     CueExpired,
     CueFinished,
@@ -24,6 +25,7 @@ from pipeline.types import (
     CueRejected,
     CueStarted,
     CueSuperseded,
+    DirectControls,
     EmotionEvent,
     ErrorInfo,
     Failure,
@@ -156,6 +158,14 @@ def test_the_other_messages_arrive() -> None:
     switch = '{"type":"character","id":"c","character":"astronaut"}'
     assert decode(switch).message == CharacterSwitch("c", "astronaut")
     assert decode('{"type":"ping"}').message == Ping(b"null")
+    assert decode('{"type":"controls"}').message == DirectControls()
+    controls = (
+        '{"type":"controls","id":"c","mode":"add","weights":{"jawOpen":0.8,"EyeBlinkLeft":1},'
+        '"head":{"yaw":-12.5},"weight":0.5}'
+    )
+    assert decode(controls).message == DirectControls(
+        "c", ControlsMode.ADD, {"jawOpen": 0.8, "eyeBlinkLeft": 1.0}, {"yaw": -12.5}, 0.5
+    )
     state = '{"type":"state","id":"s","state":"listening"}'
     assert decode(state).message == StateChange("s", Activity.LISTENING)
     assert decode('{"type":"state","state":"idle"}').message == StateChange(None, Activity.IDLE)
@@ -352,6 +362,59 @@ def test_an_unknown_state_is_told_the_four(state: Any) -> None:
     assert error(text(type="state")).field == "state"
 
 
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"mode": "mix"}, "mode"),
+        ({"weight": 1.1}, "weight"),
+        ({"weight": -0.1}, "weight"),
+        ({"weight": None}, "weight"),
+        ({"weights": [0.1]}, "weights"),
+        ({"weights": {"jawOpen": 1.01}}, "weights.jawOpen"),
+        ({"weights": {"jawOpen": -0.01}}, "weights.jawOpen"),
+        ({"weights": {"jawLeft": 0.1, "jawOpen": "0.5"}}, "weights.jawOpen"),
+        ({"weights": {"jawOpn": 0.5}}, "weights.jawOpn"),
+        ({"weights": {"x" * 100: 0.5}}, f"weights.{'x' * 40}…"),
+        ({"weights": {"jawOpen": 0.5, "JawOpen": 0.5}}, "weights.JawOpen"),
+        ({"head": 3}, "head"),
+        ({"head": {"pitch": 45.1}}, "head.pitch"),
+        ({"head": {"yaw": 0, "roll": None}}, "head.roll"),
+        ({"id": "", "weights": {}}, "id"),
+    ],
+)
+def test_a_wrong_field_of_controls_is_named_in_full(fields: dict[str, Any], wrong: str) -> None:
+    """Names and ranges are checked one by one."""
+    found = error(text(**({"type": "controls", "id": "c"} | fields)))
+    assert (found.code, found.field) == (ErrorCode.INVALID_MESSAGE, wrong)
+    assert found.event_id == (None if wrong == "id" else "c")
+    assert len(str(found)) < 200
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize(("name", "key"), [("weights", "jawOpen"), ("head", "yaw")])
+def test_controls_beyond_a_float_are_refused(name: str, key: str, number: str) -> None:
+    """By the name of the entry."""
+    found = error(f'{{"type":"controls","{name}":{{"{key}":{number}}}}}')
+    assert found.field == f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["weights", "head"])
+def test_a_control_that_is_there_twice_is_refused(name: str) -> None:
+    """Neither of the two counts."""
+    key = {"weights": "jawOpen", "head": "yaw"}[name]
+    found = error(f'{{"type":"controls","{name}":{{"{key}":0.1,"{key}":0.2}}}}')
+    assert found.field == f"{name}.{key}"
+    assert "twice" in str(found)
+
+
+def test_near_names_are_suggested_for_an_unknown_control() -> None:
+    """As ARKit spells them."""
+    found = error(text(type="controls", weights={"mouthsmile_left": 0.5}))
+    assert found.suggestions[0] == "mouthSmileLeft"
+    assert "mouthSmileLeft" in str(found)
+    assert error(text(type="controls", weights={"_": 0.5})).suggestions == ()
+
+
 @pytest.mark.parametrize("message", [{"emotion": "happy"}, {"type": None}, {"type": 7}])
 def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> None:
     """The sentence lists what there is."""
@@ -360,7 +423,7 @@ def test_a_message_without_a_type_is_told_the_types(message: dict[str, Any]) -> 
     assert all(name in str(found) for name in SERVED_TYPES)
 
 
-@pytest.mark.parametrize("name", ["controls", "Text", "Emotion", "", "x" * 1000])
+@pytest.mark.parametrize("name", ["control", "Text", "Emotion", "", "x" * 1000])
 def test_an_unknown_type_is_told_the_types(name: str) -> None:
     """Types that this version does not serve are unknown, not silently dropped."""
     found = error(text(type=name, id="e"))

@@ -193,6 +193,7 @@ async def test_any_content_type_will_do() -> None:
         ({"type": "mood", "id": "m", "valence": 0.3}, 202, "mood.ok"),
         ({"type": "character", "id": "c", "character": "astronaut"}, 202, "character.switched"),
         ({"type": "state", "id": "s", "state": "idle"}, 202, "state.ok"),
+        ({"type": "controls", "id": "c", "weights": {}}, 202, "controls.accepted"),
         ({"type": "text", "id": "t", "delta": "Hi"}, 202, "text.clean"),
         ({"type": "get_state", "id": "g"}, 200, "state_snapshot"),
         ({"type": "ping", "t": [1, 2]}, 200, "pong"),

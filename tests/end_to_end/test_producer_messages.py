@@ -78,3 +78,32 @@ async def test_a_state_is_seen_and_said(daemon: DaemonProcess) -> None:
         assert all(name in error["message"] for name in ("idle", "listening", "speaking"))
         await producer.send('{"type":"state","state":"idle"}')
         await until(producer, "state.ok")
+
+
+async def test_controls_drive_the_face_directly(daemon: DaemonProcess) -> None:
+    """A stream of controls is on the face while it lasts, and gone a second after it."""
+    sent = {"type": "controls", "weights": {"jawOpen": 0.8}, "head": {"yaw": 8}}
+    async with (
+        connect(f"{daemon.ws}/v1/events") as producer,
+        httpx.AsyncClient(base_url=daemon.http) as client,
+    ):
+        await until(producer, "hello")
+
+        async def controls() -> dict[str, float]:
+            state = (await client.get("/v1/state")).json()
+            found: dict[str, float] = state["controls"]
+            return found
+
+        for _ in range(30):
+            await producer.send(json.dumps(sent))
+            await asyncio.sleep(1 / 60)
+        on = await controls()
+        assert on["jawOpen"] == pytest.approx(0.8, abs=0.02)
+        assert on["yaw"] == pytest.approx(8.0, abs=0.2)
+        await producer.send('{"type":"controls","id":"c","weights":{"jawOpn":0.8}}')
+        message = (await until(producer, "error"))[-1]  # the first answer since `hello`
+        assert (message["id"], message["error"]["field"]) == ("c", "weights.jawOpn")
+        assert "jawOpen" in message["error"]["suggestions"]
+        async with asyncio.timeout(10):
+            while (await controls()).get("jawOpen", 0.0) > 0.01:
+                await client.get("/v1/snapshot.jpg")

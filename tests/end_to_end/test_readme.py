@@ -24,7 +24,8 @@ def test_the_examples_work(tmp_path: Path) -> None:
         json.loads(text) for text in re.findall(r'^\| `(\{"type".*?\})`', TEXT, re.MULTILINE)
     ]
     assert [each["type"] for each in messages] == [
-        "emotion", "interrupt", "text", "state", "mood", "character", "get_state", "ping",
+        "emotion", "interrupt", "text", "state", "controls", "mood", "character", "get_state",
+        "ping",
     ]  # fmt: skip
     with DaemonProcess(tmp_path / "state") as daemon:
         events = f"{daemon.http}/v1/events"

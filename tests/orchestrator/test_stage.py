@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.injection import MAX_SOURCES
 from orchestrator.settings import IdleSettings, StageSettings, default_config_dir
 from orchestrator.stage import Stage
 from pipeline.fallback import FallbackLadder
@@ -19,6 +20,7 @@ from pipeline.ports import Metric
 from pipeline.types import (
     Activity,
     CharacterSwitch,
+    DirectControls,
     EmotionEvent,
     FrameInfo,
     GetState,
@@ -511,3 +513,46 @@ async def test_a_state_shows_on_the_face_and_in_the_snapshot(book: CharacterBook
         speaking = theatre.stage.snapshot()["controls"]
         assert speaking["jawOpen"] == pytest.approx(jaw / 3, abs=1e-3)
         assert speaking.get("eyeLookUpLeft", 0.0) < 0.05
+
+
+# --- direct controls ----------------------------------------------------------------------
+
+
+async def test_controls_move_the_face_and_lapse(book: CharacterBook) -> None:
+    """A stage that nobody watches draws them while they last, and one face without them."""
+    async with playing(book) as theatre:
+        theatre.stage.detach(theatre.viewer)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        drawn, sent_s = theatre.ladder.pictures, theatre.clock.now()
+        theatre.stage.submit(DirectControls(weights={"jawOpen": 0.8}), theatre.answers)
+        await theatre.until(lambda: theatre.ladder.pictures >= drawn + 20)
+        assert theatre.stage.snapshot()["controls"]["jawOpen"] == pytest.approx(0.8, abs=0.01)
+        await theatre.until(lambda: "jawOpen" not in theatre.stage.snapshot()["controls"])
+        assert theatre.clock.now() - sent_s == pytest.approx(1.2, abs=0.1)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert theatre.ladder.pictures <= drawn + 1.2 / PERIOD_S + 3
+        assert theatre.answers.all == []
+
+
+async def test_controls_of_two_producers_are_told_apart(book: CharacterBook) -> None:
+    """Each has its own newest message; equal replies are one producer."""
+    async with playing(book) as theatre:
+        other = Answers()
+        for _ in range(3):
+            theatre.stage.submit(DirectControls(weights={"jawOpen": 0.8}), theatre.answers)
+            theatre.stage.submit(DirectControls(weights={"cheekPuff": 0.4}), other)
+        await theatre.frames(10)
+        controls = theatre.stage.snapshot()["controls"]
+        assert controls["jawOpen"] == pytest.approx(0.8, abs=0.01)
+        assert controls["cheekPuff"] == pytest.approx(0.4, abs=0.01)
+
+
+async def test_too_many_producers_of_controls_are_refused(book: CharacterBook) -> None:
+    """The one that is too many gets an error, and the face stays as it is."""
+    async with playing(book) as theatre:
+        for _ in range(MAX_SOURCES):
+            theatre.stage.submit(DirectControls(weights={}), Answers())
+        theatre.stage.submit(DirectControls("c", weights={"jawOpen": 1.0}), theatre.answers)
+        assert theatre.answers.one("Failure", "c").error.code == "rate_limited"

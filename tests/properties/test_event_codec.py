@@ -35,7 +35,7 @@ anything = st.recursive(
 FIELDS = (
     "id", "emotion", "intensity", "mix", "attack_ms", "hold_ms", "decay_ms", "at_ms", "policy",
     "priority", "ttl_ms", "stage", "fade_ms", "valence", "character", "t", "delta", "final",
-    "state", "other",
+    "state", "mode", "weights", "head", "weight", "other",
 )  # fmt: skip
 field_names = st.sampled_from(FIELDS)
 
