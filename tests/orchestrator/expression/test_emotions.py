@@ -290,3 +290,19 @@ def test_a_table_can_be_made_without_a_file() -> None:
     table = EmotionTable(Emotion(e, (), 1.0, 0.1, 0.2, 0.3, smile) for e in BASIC_EMOTIONS)
     assert table.shapes.shape == (7, 55)
     assert table.shapes[3, ARKIT_INDEX["mouthSmileLeft"]] == 1.0
+
+
+# --- names as they are being written ----------------------------------------------------------
+
+
+def test_every_beginning_of_a_name_may_become_one() -> None:
+    """Letter by letter, in any case and with any separator; anything else may not."""
+    for label in TABLE.labels:
+        for name in (label, *TABLE[label].aliases):
+            assert TABLE.knows(name.upper())
+            assert all(TABLE.begins_name(name[:end].upper()) for end in range(len(name) + 1))
+    for name in ("citation", "1", "happyy", "q"):
+        assert not TABLE.knows(name)
+        assert not TABLE.begins_name(name)
+    assert not TABLE.knows("")
+    assert not TABLE.knows("hap")
