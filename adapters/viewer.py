@@ -30,6 +30,7 @@ MAX_FPS: Final = 1000.0
 
 _JITTER_S: Final = 0.008  # a frame this early counts as on time: a quarter of a 30 fps interval
 _MEMO_ENTRIES: Final = 8  # counts of missed frames for which the newest frame is kept built
+_CHECKED_AT_ONCE: Final = 50
 _RETRY_S: Final = 0.02
 
 Message = Callable[[FrameInfo, bytes, int], bytes]
@@ -425,16 +426,27 @@ class Audience:
             self._empty.set()
 
     async def _check_viewers(self) -> None:
-        """End those that take nothing or are gone; hand figures on in bulk, not per frame."""
+        """End those that take nothing or are gone; hand figures on in bulk, not per frame.
+
+        A few viewers at a time, spread over the interval, so that many of them never hold
+        the event loop up for long.
+        """
         while True:
-            await asyncio.sleep(self._check_s)
-            for viewer in list(self._viewers):
-                self._count(viewer)
-                if viewer.gone:
-                    viewer.end(Parting.LEFT)
-                elif viewer.parting is None and viewer.stalled_s() >= self._stall_s:
-                    viewer.end(Parting.STALLED)
-                    self._metrics.count(Metric.EVICTIONS, kind=viewer.kind)
+            viewers = list(self._viewers)
+            pauses = max(1, -(-len(viewers) // _CHECKED_AT_ONCE))
+            for begin in range(0, pauses * _CHECKED_AT_ONCE, _CHECKED_AT_ONCE):
+                await asyncio.sleep(self._check_s / pauses)
+                for viewer in viewers[begin : begin + _CHECKED_AT_ONCE]:
+                    if viewer in self._viewers:
+                        self._check(viewer)
+
+    def _check(self, viewer: Viewer) -> None:
+        self._count(viewer)
+        if viewer.gone:
+            viewer.end(Parting.LEFT)
+        elif viewer.parting is None and viewer.stalled_s() >= self._stall_s:
+            viewer.end(Parting.STALLED)
+            self._metrics.count(Metric.EVICTIONS, kind=viewer.kind)
 
     def _count(self, viewer: Viewer) -> None:
         sent, dropped = self._viewers[viewer]
