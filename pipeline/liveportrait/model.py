@@ -51,13 +51,15 @@ class LivePortrait:
         self.device = device
         self.dtype = dtype
         self.fast = fast
-        self._networks = networks
+        self._networks: Networks | None = networks
         self._features = networks.appearance_feature_extractor.to(device)
         self._motion = networks.motion_extractor.to(device)
         self._stitching = networks.stitching.to(device)
         self._eye, self._lip = networks.eye.to(device), networks.lip.to(device)
         self._engines = {dtype: self._make_engine(dtype)}
         self._engine = self._engines[dtype]
+        if fast and dtype == torch.float32:
+            self._networks = None  # nothing wider will be asked for: 390 MB less
         self.overflows = 0
 
     @classmethod
@@ -239,6 +241,7 @@ class LivePortrait:
             prepared.dtype = torch.bfloat16 if wider else torch.float32
 
     def _make_engine(self, dtype: torch.dtype) -> Engine:
+        assert self._networks is not None
         warping = self._networks.warping_module
         generator = self._networks.spade_generator
         if self.fast:
