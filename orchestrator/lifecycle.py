@@ -41,6 +41,8 @@ def signals_to(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator
     finally:
         for number in handlers:
             loop.remove_signal_handler(number)
+            # The process is about to end: another signal must not take its exit status away.
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def first_of(wanted: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
