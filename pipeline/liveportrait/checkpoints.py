@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import AvatarError
+from pipeline.liveportrait.errors import CheckpointError
 from pipeline.liveportrait.networks import Networks
 
 _FLAT: Final = (
@@ -45,27 +45,6 @@ _SAFETENSORS_DTYPES: Final = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-
-
-class CheckpointError(AvatarError):
-    """A weights file cannot be used.
-
-    Args:
-        file: the file, or where it was expected.
-        key: the tensor or entry to blame; None where it is the whole file.
-        expected, found: what should be there and what is.
-    """
-
-    def __init__(self, file: Path, key: str | None, expected: str, found: str) -> None:
-        super().__init__(file, key, expected, found)
-        self.file = file
-        self.key = key
-        self.expected = expected
-        self.found = found
-
-    def __str__(self) -> str:
-        where = f"{self.file}: {self.key}" if self.key else str(self.file)
-        return f"{where}: expected {self.expected}, found {self.found}"
 
 
 def load_networks(weights_dir: Path) -> Networks:

@@ -5,6 +5,7 @@ On this path tz is left out. Stitching comes after it; then `amplified`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Self
@@ -93,7 +94,7 @@ def absolute(source: Motion, frame: Driver, region: Region = Region.ALL) -> Tens
 
 def expression_friendly(x_s: Tensor, x_d: Tensor, x_d_first: Tensor) -> Tensor:
     """Scale relative motion by the sizes of the faces: sqrt(V(x_s) / V(x_d,0)), V the hull's."""
-    factor = (hull_volume(x_s) / hull_volume(x_d_first)) ** 0.5
+    factor = math.sqrt(hull_volume(x_s) / hull_volume(x_d_first))
     return x_s + factor * (x_d - x_d_first)
 
 
