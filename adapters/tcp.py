@@ -37,7 +37,8 @@ def shorten_queue(transport: asyncio.WriteTransport) -> None:
     Afterwards `get_write_buffer_size()` is above zero from the first byte that the kernel
     did not take, and writing counts as paused until the last one is gone.
     """
-    transport.set_write_buffer_limits(high=0)
+    # Not 0: TLS transports pause at the limit where others pause above it.
+    transport.set_write_buffer_limits(high=1, low=0)
     _set_unsent_limit(transport, UNSENT_BYTES)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,6 +247,50 @@ async def test_what_the_receiver_says_is_ignored(bridge: FakeMediaBridge) -> Non
         running.stage.publish(FRAME)
         await until(lambda: bridge.received)
         assert bridge.accepted == 1
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A key, and a certificate for 127.0.0.1 that it has signed itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, signed = folder / "key.pem", folder / "certificate.pem"
+    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]
+    subprocess.run([*command.split(), *where], check=True, capture_output=True)
+    return key, signed
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_wss_is_pushed_to_only_if_the_certificate_is_trusted(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    """Every frame arrives over TLS, a stall is noticed there too; a stranger gets nothing."""
+    key, signed = certificate
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(signed))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed, key)
+    with structlog.testing.capture_logs() as lines:
+        async with FakeMediaBridge(context) as bridge, pushing(bridge.url, stall_s=0.4) as running:
+            if not trusted:
+                await until(lambda: lines)
+                assert lines[0]["event"] == "media_bridge_unreachable"
+                assert "CERTIFICATE_VERIFY_FAILED" in lines[0]["reason"]
+                return
+            await until(lambda: running.connected and bridge.connections)
+            for _ in range(20):
+                info = running.stage.publish(FRAME)
+                await until(
+                    lambda: bridge.received and bridge.received[-1][0].seq == info.seq  # noqa: B023 - awaited here
+                )
+            assert len(bridge.received) == 20
+            bridge.stall()
+            while bridge.accepted == 1:
+                running.stage.publish(FRAME)
+                await asyncio.sleep(0.005)
 
 
 async def test_stopping_says_goodbye(bridge: FakeMediaBridge) -> None:

@@ -18,8 +18,8 @@ class Transport:
     def get_write_buffer_size(self) -> int:
         return self.buffered
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        self.high = high
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        self.limits = (high, low)
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -74,4 +74,4 @@ def test_connections_without_a_socket_are_left_as_they_are() -> None:
     transport: Any = Transport()
     tcp.shorten_queue(transport)
     tcp.make_room(transport)
-    assert transport.high == 0
+    assert transport.limits == (1, 0)

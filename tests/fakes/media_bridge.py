@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,9 @@ from adapters import frame_codec
 class FakeMediaBridge:
     """Listens on one port from `async with` to its end, with breaks in between if told so.
 
+    Args:
+        tls: serve `wss` with this certificate.
+
     Attributes:
         received: every frame that arrived, over all connections.
         authorizations: the header of each request, or None.
@@ -26,7 +30,8 @@ class FakeMediaBridge:
         mute: accept TCP connections and never say a word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.received: list[tuple[frame_codec.FrameHeader, bytes]] = []
         self.authorizations: list[str | None] = []
         self.connections: list[ServerConnection] = []
@@ -39,7 +44,7 @@ class FakeMediaBridge:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}/ingest"
+        return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self._port}/ingest"
 
     async def __aenter__(self) -> Self:
         await self.come_back()
@@ -56,7 +61,12 @@ class FakeMediaBridge:
     async def come_back(self) -> None:
         """Listen, on the same port as before."""
         self._server = await serve(
-            self._take, "127.0.0.1", self._port, process_request=self._greet, max_size=None
+            self._take,
+            "127.0.0.1",
+            self._port,
+            process_request=self._greet,
+            max_size=None,
+            ssl=self._tls,
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
