@@ -81,7 +81,7 @@ class FastWarping:
         self._dtype = dtype
         dense = plain.dense_motion_network
         compress = folding.with_norm(dense.compress, dense.norm)
-        self._compress = Folded(*(t.to(device, torch.float32) for t in compress))
+        self._compress = Folded(*(t.float().to(device) for t in compress))
         encoder, decoder = dense.hourglass.encoder, dense.hourglass.decoder
         order = _input_order()
 
@@ -104,7 +104,7 @@ class FastWarping:
         last = [*range(width), *(width + channel for channel in order)]
         self._last = ready(_take_inputs(folding.with_norm(decoder.conv, decoder.norm), last))
         self._mask = _sliced_mask(folding.plain(dense.mask)).ready(dtype, device)
-        self._mask_bias = _relative(folding.plain(dense.mask)).bias.to(device, torch.float32)
+        self._mask_bias = _relative(folding.plain(dense.mask)).bias.float().to(device)
         self._occlusion = _tap_matrices(folding.plain(dense.occlusion)).ready(dtype, device)
         self._third = ready(folding.with_norm(plain.third.conv, plain.third.norm))
         self._fourth = ready(folding.plain(plain.fourth))

@@ -40,10 +40,10 @@ class Folded(NamedTuple):
     def ready(self, dtype: torch.dtype, device: torch.device) -> Folded:
         """The same in the dtype and on the device that run, channels innermost."""
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        weight = self.weight.to(device, dtype)
+        weight = self.weight.to(dtype).to(device)  # in this order: not every device knows float64
         if self.weight.dim() in formats:
             weight = weight.contiguous(memory_format=formats[self.weight.dim()])
-        return Folded(weight, self.bias.to(device, dtype))
+        return Folded(weight, self.bias.to(dtype).to(device))
 
 
 def plain(conv: Conv) -> Folded:

@@ -158,7 +158,8 @@ class DenseMotionNetwork(nn.Module):
         joined = torch.cat((heat[:, :, None].to(sampled.dtype), sampled), dim=2).flatten(1, 2)
         features = self.hourglass(joined)
         mask = functional.softmax(self.mask(features).float(), dim=1)
-        deformation = torch.einsum("bkdhw,bkdhwc->bdhwc", mask.to(motions.dtype), motions)
+        # A product and a sum, not a contraction: autocast would run that in half precision.
+        deformation = (mask.to(motions.dtype)[..., None] * motions).sum(1)
         occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))
         return DenseMotion(mask, deformation, occlusion)
 

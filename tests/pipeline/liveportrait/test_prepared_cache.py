@@ -1,0 +1,36 @@
+"""What is kept of prepared portraits."""
+
+from dataclasses import dataclass
+
+from pipeline.liveportrait.prepared_cache import PreparedCache
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A prepared portrait of a size."""
+
+    bytes: int
+
+
+def test_the_least_recently_used_portrait_goes_first() -> None:
+    """Three of four bytes do not fit into ten; the one that was not asked for again goes."""
+    cache: PreparedCache[Fake] = PreparedCache(10)
+    first = cache.get("a", lambda: Fake(4))
+    cache.get("b", lambda: Fake(4))
+    assert cache.get("a", lambda: Fake(4)) is first
+    cache.get("c", lambda: Fake(4))
+    assert cache.bytes == 8
+    assert cache.get("a", lambda: Fake(4)) is first
+    again: list[str] = []
+    cache.get("b", lambda: again.append("b") or Fake(4))
+    assert again == ["b"]
+
+
+def test_a_portrait_larger_than_the_cache_is_used_but_not_kept() -> None:
+    """It displaces nothing."""
+    cache: PreparedCache[Fake] = PreparedCache(10)
+    kept = cache.get("a", lambda: Fake(4))
+    assert cache.get("b", lambda: Fake(11)) == Fake(11)
+    assert cache.get("a", lambda: Fake(1)) is kept
+    cache.clear()
+    assert cache.bytes == 0
