@@ -12,14 +12,8 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from adapters import frame_codec, tcp
 from adapters.access import bearer_subprotocols
-from adapters.viewer import (
-    Audience,
-    Framing,
-    Memo,
-    Parting,
-    Viewer,
-    ViewerQuery,
-)
+from adapters.viewer import Audience, Memo, Parting, Viewer
+from adapters.viewer_query import Framing, ViewerQuery
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import FrameInfo, ImageFormat
 

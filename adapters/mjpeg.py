@@ -9,7 +9,8 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from adapters import tcp
-from adapters.viewer import Audience, Memo, Parting, Viewer, ViewerQuery
+from adapters.viewer import Audience, Memo, Parting, Viewer
+from adapters.viewer_query import ViewerQuery
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import FrameInfo, ImageFormat

@@ -8,35 +8,29 @@ waits; a frame that is replaced while waiting is one the viewer has missed.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
 from adapters.tcp import Uptake
-from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
+from adapters.viewer_query import Pace
+from pipeline.errors import AvatarError
 from pipeline.ports import Metric, Metrics, StagePort
 from pipeline.types import FrameInfo, ImageFormat
 
 log = structlog.get_logger()
 
-MAX_FPS: Final = 1000.0
-
-_JITTER_S: Final = 0.008  # a frame this early counts as on time: a quarter of a 30 fps interval
 _MEMO_ENTRIES: Final = 8  # counts of missed frames for which the newest frame is kept built
 _CHECKED_AT_ONCE: Final = 50
 _RETRY_S: Final = 0.02
 
 Message = Callable[[FrameInfo, bytes, int], bytes]
 """Frame, image file and number of missed frames to the bytes for the connection."""
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Drain(Protocol):
@@ -57,92 +51,6 @@ class NoSeatError(AvatarError):
     """There is no place for another viewer now."""
 
     retryable: ClassVar[bool] = True
-
-
-# --- what was asked for -------------------------------------------------------------------
-
-
-class Framing(StrEnum):
-    """How a frame is put into a WebSocket message."""
-
-    AVF1 = "avf1"
-    BARE = "bare"
-
-
-@dataclass(frozen=True, slots=True)
-class ViewerQuery:
-    """The query of a viewer's request.
-
-    Attributes:
-        stage: name of the stage; None for the default one.
-        format: wanted encoding.
-        framing: wanted framing; WebSocket only.
-        max_fps: at most this many frames per second of media time; None for all of them.
-    """
-
-    stage: str | None = None
-    format: ImageFormat = ImageFormat.JPEG
-    framing: Framing = Framing.AVF1
-    max_fps: float | None = None
-
-    @classmethod
-    def parse(cls, query: Mapping[str, str]) -> ViewerQuery:
-        """Read and check a query; names not known here are ignored.
-
-        Raises:
-            InvalidEventError: a value is not one of those allowed; names the field.
-        """
-        return cls(
-            stage=query.get("stage"),
-            format=_choice(query, "format", ImageFormat.JPEG),
-            framing=_choice(query, "framing", Framing.AVF1),
-            max_fps=_max_fps(query.get("max_fps")),
-        )
-
-
-def _choice(query: Mapping[str, str], field: str, default: Choice) -> Choice:
-    value = query.get(field, default.value)
-    try:
-        return type(default)(value)
-    except ValueError:
-        allowed = ", ".join(type(default))
-        raise InvalidEventError(
-            ErrorCode.INVALID_MESSAGE, f"{field} must be one of {allowed}", field=field
-        ) from None
-
-
-def _max_fps(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value <= MAX_FPS:
-        raise InvalidEventError(
-            ErrorCode.INVALID_MESSAGE,
-            f"max_fps must be a number above 0 and at most {MAX_FPS:g}",
-            field="max_fps",
-        )
-    return value
-
-
-class Pace:
-    """Picks frames so that on average no more than `max_fps` of them are picked."""
-
-    def __init__(self, max_fps: float) -> None:
-        self._interval_s = 1.0 / max_fps
-        self._due_s: float | None = None
-
-    def due(self, pts_s: float) -> bool:
-        """Whether to pick the frame at this media time, which never decreases."""
-        if self._due_s is None:
-            self._due_s = pts_s - min(_JITTER_S, self._interval_s / 4)
-        if pts_s < self._due_s:
-            return False
-        # On the grid of the first frame; after a pause, half an interval from this one.
-        self._due_s = max(self._due_s + self._interval_s, pts_s + self._interval_s / 2)
-        return True
 
 
 # --- one viewer ---------------------------------------------------------------------------
