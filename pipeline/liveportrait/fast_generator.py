@@ -9,6 +9,10 @@
   once, small, for `norm_0` and `norm_s` together.
 - No activation lies between `norm_s` and `conv_s`, so beta's way through them is one convolution.
 
+Not used: `fc` and the twelve hidden maps of the middle blocks as one convolution (170 against
+152 ms in float32 on one core of an EPYC with AVX-512), and gamma with beta as one outside `up_1`
+(40.5 against 37.6 ms for 512 channels).
+
 Tensors are channels-last, one picture at a time.
 """
 
