@@ -13,6 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+pytestmark = pytest.mark.timeout(180)  # the first of a run makes the weights
+
 if TYPE_CHECKING:
     from pipeline.liveportrait.networks import Networks
 

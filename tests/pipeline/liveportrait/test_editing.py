@@ -14,6 +14,8 @@ from tests.fakes.liveportrait_weights import Array
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+pytestmark = pytest.mark.timeout(180)  # the first of a run makes the weights
+
 if TYPE_CHECKING:
     from pipeline.liveportrait.keypoints import Motion
     from pipeline.liveportrait.networks import Networks
