@@ -211,6 +211,8 @@ def play(programme: Programme, times_s: Iterable[float]) -> Played:
             put(waiting.pop(), played)
         played.times_s.append(t_s)
         played.samples.append(played.face.sample(t_s))
+        # Before rounding is taken care of.
+        assert float(played.face._face.value(t_s).sum()) <= 1.0 + 1e-12
     return played
 
 
@@ -357,18 +359,20 @@ def test_nothing_is_much_steeper_than_the_steepest_curve(programme: Programme) -
 
 
 @examples(40)
-@given(st.integers(0, 10**6), st.integers(2, 10), st.floats(0.0, 1.2))
+@given(st.integers(0, 10**6), st.integers(2, 10), st.floats(1e-6, 1.2))
 def test_cross_fades_alone_are_smooth_and_in_range(seed: int, count: int, gap_s: float) -> None:
     """Any targets, times and manners, folded at any time or not."""
     random = np.random.default_rng(seed)
     tidy, lazy = Crossfade(4), Crossfade(4)
     now_s, shortest = 0.0, 1.0
-    highest = np.zeros(4)
+    highest = target = np.zeros(4)
     for _ in range(count):
         now_s += gap_s * float(random.uniform()) ** 3
-        # More than zero is rarely wanted of all; less than one is rarely left.
-        target = random.dirichlet(np.full(5, 0.4))[:4] * random.choice([0.0, 1.0, 1.0])
-        target *= min(1.0, 1.0 / max(target.sum(), 1e-9))
+        fresh = random.dirichlet(np.full(5, 0.4))[:4] * random.choice([0.0, 1.0, 1.0])
+        # Some go on to where they are going, which leaves the others less.
+        stay = random.uniform(size=4) < random.choice([0.0, 0.6])
+        room = 1.0 - float(target[stay].sum())
+        target = np.where(stay, target, fresh * room)
         duration_s = float(random.uniform(0.2, 1.0)) ** 2
         shortest = min(shortest, duration_s)
         highest = np.maximum(highest, target)
@@ -405,12 +409,12 @@ TICKS = 720
 RATES = {10: 72, 30: 24, 60: 12, 144: 5}
 
 
-@examples(40)
+@examples(30)
 @given(programmes())
 def test_the_rate_of_sampling_makes_no_difference(programme: Programme) -> None:
     """10, 30, 60 and 144 samples a second show the same, and tell the same in the same order."""
     first = round(begin_s(programme) * TICKS)
-    last = round((last_s(programme) + 4.0) * TICKS)
+    last = round((last_s(programme) + 3.0) * TICKS)
     ticks = {
         rate: [n for n in range(first - first % every, last) if n % every == 0]
         for rate, every in RATES.items()
@@ -638,12 +642,12 @@ def test_endings_are_what_they_say(programme: Programme) -> None:
                 assert ending.by is None
 
 
-@examples(60)
+@examples(40)
 @given(programmes(most=10, stops=False))
 def test_every_cue_is_on_for_its_time(programme: Programme) -> None:
     """What finishes was in its attack and hold for exactly as long as asked, however often and
     however deeply it was suspended in between."""
-    step_s = 0.005
+    step_s = 0.01
     played = Played(Watched())
     on_s: defaultdict[str, float] = defaultdict(float)
     waiting = list(reversed(programme))
@@ -686,7 +690,7 @@ def test_the_queue_keeps_its_order(cues: list[tuple[float, float | None, float]]
             str(index), label, hold_s=hold_s, policy=Policy.QUEUE, ttl_s=ttl_s, decay_s=0.2
         )
         events.append(Step(now_s, event))
-    played = play(events, np.arange(0.0, 12.0, 0.01).tolist())
+    played = play(events, np.arange(0.0, 12.0, 0.02).tolist())
     starts: dict[str, float] = {}
     for sample in played.samples:
         assert len(sample.cues) <= 1

@@ -12,7 +12,7 @@ from orchestrator.expression.crossfade import (
     Crossfade,
 )
 from orchestrator.expression.easing import ONSET, RELEASE
-from orchestrator.expression.layers import BRAKE_S, Weights
+from orchestrator.expression.layers import BRAKE_S, Weights, coasting
 
 NOTHING = np.zeros(3)
 FIRST = np.array([0.8, 0.0, 0.0])
@@ -111,9 +111,11 @@ def test_what_falls_stops_together_with_what_it_made_room_for() -> None:
     """The sum stays within 1 when one half of a cross-fade is wanted and the other is not."""
     face = settled(np.array([0.9, 0.0, 0.0]))
     face.retarget(0.0, np.array([0.3, 0.5, 0.0]), 0.5, ONSET)
-    face.retarget(0.05, np.array([0.5, 0.5, 0.0]), 60.0, ONSET, unwanted=True)
+    target = np.array([0.5, 0.5, 0.0])
+    end_s = face.retarget(0.05, target, 60.0, ONSET, unwanted=True)
     for t_s in np.linspace(0.05, 62.0, 2000):
         assert face.value(t_s).sum() <= 1.0
+    np.testing.assert_array_equal(face.value(end_s), target)
 
 
 def test_what_falls_keeps_falling() -> None:
@@ -198,6 +200,14 @@ def test_a_burst_does_not_add_up(gap_s: float) -> None:
     assert steepest <= 1.05 * max(np.abs(last.motion(t_s)[1]).max() for t_s in times)
 
 
+def test_what_is_young_and_quick_is_not_slowed_down() -> None:
+    """A slow cross-fade right behind a quick one does not take it over."""
+    face = Crossfade(3)
+    face.retarget(0.0, FIRST, 0.2, ONSET)
+    face.retarget(0.001, np.array([0.5, 0.5, 0.0]), 20.0, ONSET)
+    assert face.value(0.2)[0] == pytest.approx(FIRST[0], rel=0.01)
+
+
 def test_two_fades_at_one_instant_keep_their_times() -> None:
     """Each label is out after its own time."""
     face = settled(BOTH)
@@ -274,6 +284,18 @@ def test_a_mark_waits_for_the_fades_that_do_its_work() -> None:
     assert face.cleared() == []
     face.fold(0.2)
     assert face.cleared() == [1]
+
+
+def test_a_mark_holds_although_the_same_is_wanted_again() -> None:
+    """What it is to clear is cleared in time, under the same label on its way back."""
+    face = settled(FIRST)
+    face.retarget(0.0, NOTHING, 0.2, RELEASE, unwanted=True, mark=1)
+    face.retarget(0.05, FIRST, 50.0, ONSET, unwanted=True)
+    face.fold(0.19)
+    assert face.cleared() == []
+    face.fold(0.2)
+    assert face.cleared() == [1]
+    assert face.value(0.2)[0] == pytest.approx(FIRST[0] * ONSET.at(0.15 / 50.0))
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 1e-6, 0.003, 0.05])
@@ -358,6 +380,18 @@ def test_after_a_flood_what_moves_is_braked_gently(seed: int) -> None:
     steepest = ONSET.n * (ONSET.n + 1) / 0.2**2
     assert np.abs(np.diff(values, n=2, axis=0)).max() <= 2.0 * steepest * step_s**2
     np.testing.assert_array_equal(face.value(now_s + BRAKE_S), face.value(now_s + 9.0))
+
+
+def test_what_is_nearly_gone_does_not_stop_the_rest_dead() -> None:
+    """Each weight is braked over what it has left: the last of one jerks no other."""
+    value = np.array([0.5, 1e-8, 0.2])
+    velocity = np.array([-2.0, -1e-4, 2.5])
+    motion = coasting(value, velocity, 10.0)
+    np.testing.assert_allclose(motion.at(10.0)[1], velocity)
+    values = np.array([motion.at(t_s)[0] for t_s in np.linspace(10.0, 10.0 + BRAKE_S, 1000)])
+    assert values.min() >= -1e-15
+    assert values.sum(axis=1).max() <= 1.0
+    assert values[-1][0] == pytest.approx(0.5 - 2.0 * BRAKE_S / 3.0)
 
 
 def test_a_flood_leaves_a_fade_its_time() -> None:
