@@ -227,9 +227,12 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, publish, stop in order."""
-        with signals_to(self.stop, self.reload):
-            async with AsyncExitStack() as resources:
-                await self._live(resources)
+        try:
+            with signals_to(self.stop, self.reload):
+                async with AsyncExitStack() as resources:
+                    await self._live(resources)
+        finally:
+            self._notifier.close()
         log.info("stopped", status=int(self._status))
         return self._status
 
