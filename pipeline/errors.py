@@ -1,10 +1,10 @@
 """The error tree of the product.
 
     AvatarError
-    ├── ConfigError              settings, emotions or characters are wrong; trying again cannot help
+    ├── ConfigError              settings, emotions or characters are wrong; trying again is no use
     ├── InvalidEventError        a producer's message cannot be taken (code, field, suggestions)
     ├── PortraitError            a portrait cannot be used: unreadable, too large, no face
-    ├── RenderError              a frame could not be drawn; another rung of the fallback ladder may serve
+    ├── RenderError              a frame could not be drawn; a lower rung of the ladder may serve
     │   ├── OutOfMemoryError     the device is out of memory; frees up by itself
     │   ├── RenderTimeoutError   no frame within the deadline
     │   ├── BadFrameError        what was drawn is not a frame of the wanted shape
