@@ -101,8 +101,8 @@ class Cue:
     attack_s: float
     hold_s: float
     decay_s: float
-    received_s: float
     due_s: float
+    expires_s: float
     phase: Phase
     phase_since_s: float
     start_s: float = math.inf
@@ -116,11 +116,6 @@ class Cue:
     @property
     def id(self) -> str:
         return self.event.id
-
-    @property
-    def expires_s(self) -> float:
-        ttl_s = self.event.ttl_s
-        return math.inf if ttl_s is None else self.received_s + ttl_s
 
     @property
     def way_in_s(self) -> float:

@@ -73,17 +73,17 @@ class Sequencer:
         """Put an event on the timeline.
 
         Args:
-            now_s: receipt; a time before the last sample counts as that of the sample, since
-                what has been shown cannot change any more.
+            now_s: receipt. What has been sampled cannot change any more: what comes before a
+                sample that looked ahead takes effect from that on, with its times from receipt.
 
         Raises:
             InvalidEventError: unknown emotion, outranked, or no room; nothing has changed.
         """
-        now_s = max(now_s, self._now_s)
+        received_s, now_s = now_s, max(now_s, self._now_s)
         accepted, shares = understand(event, self._emotions)
         self._advance(now_s)
         self._serial += 1
-        cue = self._cue(event, accepted.used, shares, now_s)
+        cue = self._cue(event, accepted.used, shares, received_s)
         self._check_rank(cue)
         self._check_room(cue)
         if event.at_s > 0.0:
@@ -103,7 +103,7 @@ class Sequencer:
         Raises:
             InvalidEventError: too many are under way; nothing has changed.
         """
-        now_s = max(now_s, self._now_s)
+        end_s, now_s = now_s + fade_s, max(now_s, self._now_s)
         self._advance(now_s)
         if len(self._interrupts) >= MAX_INTERRUPTS:
             raise InvalidEventError(
@@ -119,7 +119,7 @@ class Sequencer:
         self._serial += 1
         self._interrupts[self._serial] = interrupt_id
         rest = np.zeros(len(self._labels))
-        self._face.retarget(now_s, rest, fade_s, RELEASE, unwanted=True, mark=self._serial)
+        self._face.retarget(now_s, rest, end_s - now_s, RELEASE, unwanted=True, mark=self._serial)
         return tuple(cue.id for cue in ended)
 
     def replace_emotions(self, emotions: EmotionTable) -> None:
@@ -174,8 +174,11 @@ class Sequencer:
 
     # --- taking an event ------------------------------------------------------------------
 
-    def _cue(self, event: EmotionEvent, label: str, shares: dict[str, float], now_s: float) -> Cue:
+    def _cue(
+        self, event: EmotionEvent, label: str, shares: dict[str, float], received_s: float
+    ) -> Cue:
         emotion = self._emotions[label]
+        ttl_s = math.inf if event.ttl_s is None else event.ttl_s
         return Cue(
             event=event,
             serial=self._serial,
@@ -184,10 +187,10 @@ class Sequencer:
             attack_s=emotion.attack_s if event.attack_s is None else event.attack_s,
             hold_s=emotion.hold_s if event.hold_s is None else event.hold_s,
             decay_s=emotion.decay_s if event.decay_s is None else event.decay_s,
-            received_s=now_s,
-            due_s=now_s + event.at_s,
+            due_s=max(self._now_s, received_s + event.at_s),
+            expires_s=max(self._now_s, received_s + ttl_s),
             phase="scheduled",
-            phase_since_s=now_s,
+            phase_since_s=self._now_s,
         )
 
     def _check_rank(self, cue: Cue) -> None:
@@ -226,7 +229,7 @@ class Sequencer:
         joining = (Policy.BLEND, Policy.OVERRIDE)
         if len(self._endings) >= MAX_UNTOLD:
             return f"{MAX_UNTOLD} cues have ended since the last frame"
-        if cue.event.policy is Policy.QUEUE or cue.due_s > cue.received_s:
+        if cue.event.policy is Policy.QUEUE or cue.event.at_s > 0.0:
             waiting = len(self._queue) + len(self._scheduled)
             if waiting >= MAX_WAITING:
                 return f"{waiting} cues wait"

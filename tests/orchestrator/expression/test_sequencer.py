@@ -925,10 +925,31 @@ def test_asking_does_not_change_anything(face: Sequencer, push: Pushing) -> None
 
 
 def test_time_does_not_run_backwards(face: Sequencer, push: Pushing) -> None:
-    """What comes with an earlier time counts as of the last sample."""
+    """What comes before a sample that looked ahead takes effect from that on."""
     face.sample(5.0)
-    push(4.9, "happy")
+    push(4.99, "happy")
+    assert weight(face, 5.0) == 0.0
     assert weight(face, 5.0 + ATTACK_S) == pytest.approx(0.95 * MAXIMUM)
+
+
+def test_times_count_from_receipt(face: Sequencer, push: Pushing) -> None:
+    """Planned starts, times to live and fades, though a sample has looked ahead."""
+    push(0.0, "happy", hold_s=INF)
+    face.sample(5.0)
+    push(4.99, "sad", at_s=1.0, policy=Policy.QUEUE)
+    push(4.99, "sad", ttl_s=0.5, policy=Policy.QUEUE)
+    push(4.99, "angry", at_s=0.001, policy=Policy.BLEND)
+    assert face.next_change(5.0) == 5.0
+    assert progress(face.sample(5.1), "d").start_s == 5.0
+    assert endings(face, 5.49 - 1e-6, 5.49) == [("c", "expired", None)]
+    assert view(face, 5.5, "b").phase == "scheduled"
+    assert view(face, 5.99, "b").phase == "queued"
+    face.sample(6.0)
+    face.interrupt("stop", 0.12, 5.98)
+    assert not neutral(face.sample(6.1 - 1e-6))
+    assert neutral(face.sample(6.1))
+    face.interrupt("late", 0.0, 6.05)
+    assert neutral(face.sample(6.1 + MIN_TRANSITION_S))
 
 
 # --- another table ------------------------------------------------------------------------
