@@ -607,10 +607,10 @@ def test_what_is_suspended_keeps_its_rank(face: Sequencer, push: Pushing) -> Non
     push(0.0, "happy", priority=7, hold_s=INF)
     push(0.5, "sad", priority=7, policy=Policy.OVERRIDE)
     push(0.5, "angry", priority=1, policy=Policy.BLEND, hold_s=9.0)
-    for t_s in (1.0, 1.0 + DECAY_AT_S):
+    for t_s, at_s in ((1.0, 0.0), (1.0, 5.0), (1.0 + DECAY_AT_S, 0.0)):
         for policy in (Policy.REPLACE, Policy.OVERRIDE):
             with pytest.raises(InvalidEventError):
-                push(t_s, "fearful", priority=6, policy=policy)
+                push(t_s, "fearful", priority=6, policy=policy, at_s=at_s)
 
 
 @pytest.mark.parametrize("policy", [Policy.REPLACE, Policy.OVERRIDE])
@@ -618,7 +618,9 @@ def test_nothing_is_superseded_by_less(face: Sequencer, push: Pushing, policy: P
     """A decaying cue leaves the face to a lower one, and finishes at its time."""
     push(0.0, "happy", priority=9)
     push(DECAY_AT_S + 0.1, "sad", priority=1, policy=policy, hold_s=INF)
-    assert face.sample(DECAY_AT_S + 0.1).newest == "b"
+    sample = face.sample(DECAY_AT_S + 0.1)
+    assert sample.newest == "b"
+    assert sample.endings == ()
     assert endings(face, FINISH_S - 1e-6, FINISH_S) == [("a", "finished", None)]
     assert weight(face, 9.0, "sad") == MAXIMUM
 
