@@ -916,12 +916,13 @@ def test_the_last_of_a_motion_is_not_missed(face: Sequencer, push: Pushing) -> N
     assert face.next_change(end_s + 1.0) is None
 
 
-def test_asking_does_not_change_anything(face: Sequencer, push: Pushing) -> None:
-    """Neither when something is due in between nor otherwise."""
+def test_asking_does_not_change_anything(face: Sequencer) -> None:
+    """Not even where something is due in between that has not happened yet."""
     other = Sequencer(table())
     for each in (face, other):
-        each.push(EmotionEvent("a", "happy", attack_s=1.0, hold_s=0.0, decay_s=5.0), 0.0)
-        each.sample(0.9)
+        each.push(EmotionEvent("a", "happy", attack_s=1.0), 0.0)
+        each.push(EmotionEvent("b", "sad", attack_s=5.0, at_s=0.3), 0.0)
+        each.sample(0.1)
     assert face.next_change(4.0) == 4.0
     assert face.sample(4.0).weights == other.sample(4.0).weights
 
