@@ -171,10 +171,12 @@ class _Api:
 
     @open_to_all
     async def health(self, request: web.Request) -> web.Response:
+        self._check_stage(request)
         return _json(self._daemon.health())
 
     @open_to_all
     async def ready(self, request: web.Request) -> web.Response:
+        self._check_stage(request)
         reason = self._daemon.not_ready_reason()
         if reason is not None:
             raise web.HTTPServiceUnavailable(text=reason)

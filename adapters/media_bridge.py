@@ -28,6 +28,8 @@ _FIRST_DELAY_S: Final = 0.5
 _MAX_INPUT_BYTES: Final = 65_536
 _MAX_REASON_CHARS: Final = 200
 _CLOSE_S: Final = 1.0
+# A MediaBridge that took so many is there; what ended the connection is no reason to stay away.
+PROVING_FRAMES: Final = 5
 
 
 class Backoff:
@@ -153,9 +155,14 @@ class MediaBridgeSink:
             # speak something else, is no reason to stop trying, still less to end the daemon.
             except Exception as error:
                 self._report(error, connected_s)
-            if connected_s is not None and self._clock() - connected_s >= self._stable_s:
+            if connected_s is not None and self._proved(connected_s):
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.next_s())
+
+    def _proved(self, connected_s: float) -> bool:
+        """The connection has worked: it took frames, or it lasted."""
+        lasted = self._clock() - connected_s >= self._stable_s
+        return lasted or self._sent >= PROVING_FRAMES
 
     async def _connect(self) -> ClientConnection:
         headers = {} if not self._token else {"Authorization": f"Bearer {self._token}"}

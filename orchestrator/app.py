@@ -438,9 +438,13 @@ class Daemon:
             yield
 
     def _housekeeping(self, stage: Stage, cache: FrameCache, saver: StateSaver) -> AsyncIOScheduler:
-        """Periodic work: figures to the log, the state to its file, a look at what is broken."""
+        """Periodic work: figures to the log, the state to its file, a look at what is broken.
 
-        def report() -> None:
+        Coroutines all: the scheduler would run plain functions in threads, and all of this
+        belongs to the event loop.
+        """
+
+        async def report() -> None:
             stats = cache.stats
             log.info(
                 "figures",
@@ -453,6 +457,9 @@ class Daemon:
                 degraded=stage.degraded,
             )
 
+        async def probe() -> None:
+            stage.probe()
+
         scheduler = AsyncIOScheduler(timezone=UTC)
         every_s = self._settings.log.report_every_s
         if every_s > 0.0:
@@ -460,7 +467,7 @@ class Daemon:
         scheduler.add_job(
             saver.now, "interval", seconds=self._settings.state.save_every_s, coalesce=True
         )
-        scheduler.add_job(stage.probe, "interval", seconds=PROBE_S, coalesce=True)
+        scheduler.add_job(probe, "interval", seconds=PROBE_S, coalesce=True)
         scheduler.start()
         return scheduler
 

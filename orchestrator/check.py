@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import platform
 import socket
 import tempfile
@@ -171,9 +170,9 @@ def _state(settings: Settings) -> str:
     existing = folder
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError("state.dir", f"{folder} cannot be written: {existing} does not allow it")
-    if existing != folder:
-        return f"{folder} will be made"
-    with tempfile.TemporaryFile(dir=folder):
-        return f"{folder} is writable"
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            return f"{folder} is writable" if existing == folder else f"{folder} will be made"
+    except OSError as error:
+        problem = f"{folder} cannot be written: {existing}: {error.strerror}"
+        raise ConfigError("state.dir", problem) from error

@@ -403,7 +403,7 @@ class Stage:
             ts_ms=self._clock.wall_ms(),
             width=picture.width,
             height=picture.height,
-            emotion=picture.weights,
+            emotion={label: picture.weights.get(label, 0.0) for label in self._emotions.labels},
             event=sample.newest if picture.exact else None,
             cached=picture.cached,
             degraded=picture.degraded,

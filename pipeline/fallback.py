@@ -25,7 +25,7 @@ from pipeline.introduction import Introducer
 from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric, Metrics
 from pipeline.render_host import RenderHost
-from pipeline.types import FaceControls, Image, Portrait
+from pipeline.types import FaceControls, Portrait
 
 __all__ = ["FallbackLadder", "Picture"]
 
@@ -240,7 +240,7 @@ class FallbackLadder:
                 return self._exact(key, frame, wanted, problem), CACHED
             drawn = await self._drawn_in_time(rung, wanted, end_s)
             if not isinstance(drawn, str):
-                picture = self._exact(drawn.key, drawn.frame, wanted, problem, drawn.image)
+                picture = self._exact(drawn.key, drawn.frame, wanted, problem, fresh=True)
                 return picture, rung.name
             problem = problem or drawn
         return self._stand_in(wanted, shown, problem)
@@ -326,10 +326,11 @@ class FallbackLadder:
         frame: CachedFrame,
         wanted: WantedFace,
         problem: str | None,
-        image: Image | None = None,
+        *,
+        fresh: bool = False,
     ) -> Picture:
         # Faces that differ by less than a step share a frame; the weights are of the one asked for.
-        return self._picture(key, frame, wanted.weights, exact=True, problem=problem, image=image)
+        return self._picture(key, frame, wanted.weights, exact=True, problem=problem, fresh=fresh)
 
     def _inexact(self, key: FrameKey, frame: CachedFrame, problem: str | None) -> Picture:
         return self._picture(key, frame, frame.weights, exact=False, problem=problem)
@@ -342,7 +343,7 @@ class FallbackLadder:
         *,
         exact: bool,
         problem: str | None,
-        image: Image | None = None,
+        fresh: bool = False,
     ) -> Picture:
         width, height = self._size_px
         return Picture(
@@ -353,9 +354,8 @@ class FallbackLadder:
             controls=frame.controls,
             weights=weights,
             exact=exact,
-            cached=image is None,
+            cached=not fresh,
             degraded=problem,
-            _pixels=image,
             _encoder=self._encoder,
         )
 
@@ -376,8 +376,8 @@ class FallbackLadder:
                 # Those below are not needed.
                 return
             if not rung.probing and rung.health.retry_due(now_s):
-                rung.probing = True
                 future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
+                rung.probing = True
                 future.add_done_callback(partial(self._probed, rung))
 
     def _probed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:

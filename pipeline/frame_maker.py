@@ -12,7 +12,7 @@ from pipeline.frame_cache import CachedFrame, FrameCache, FrameFamily, FrameKey,
 from pipeline.picture import timed_encode
 from pipeline.ports import Metrics
 from pipeline.render_host import RenderHost
-from pipeline.types import Image, ImageFormat, Portrait
+from pipeline.types import ImageFormat, Portrait
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,13 +34,11 @@ class MadeFrame:
     """A frame fresh from a renderer; its JPEG is in the cache.
 
     Attributes:
-        image: (height, width, 3) uint8 RGB.
         render_s: what drawing took, without loading, preparing and encoding.
     """
 
     key: FrameKey
     frame: CachedFrame
-    image: Image
     render_s: float
 
 
@@ -100,4 +98,4 @@ class FrameMaker:
         frame = CachedFrame(data, controls, MappingProxyType(dict(wanted.weights)))
         key = self.key(renderer, wanted)
         self._cache.put(key, frame)
-        return MadeFrame(key, frame, drawing.image, drawing.render_s)
+        return MadeFrame(key, frame, drawing.render_s)

@@ -43,7 +43,6 @@ class Picture:
     exact: bool
     cached: bool
     degraded: str | None
-    _pixels: Image | None = field(repr=False)
     _encoder: FormatEncoder = field(repr=False)
 
     @property
@@ -120,9 +119,9 @@ class FormatEncoder:
         return await self._worker.close(deadline_s)
 
     def _make(self, picture: Picture, key: FrameKey) -> bytes:
-        image = picture._pixels
-        if image is None:
-            image = decode_jpeg(picture.jpeg)
+        # From the JPEG, not from what was drawn: fresh or from the cache, one face is one picture,
+        # and no viewer sees it change when the same face comes again.
+        image = decode_jpeg(picture.jpeg)
         family = key.family
         data = timed_encode(image, family.image_format, family.quality, self._metrics)
         self._cache.put(key, CachedFrame(data, picture.controls, picture.weights))

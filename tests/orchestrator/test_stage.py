@@ -250,6 +250,7 @@ async def test_a_degraded_frame_earns_no_receipt(book: CharacterBook) -> None:
         assert theatre.answers.kinds() == ["CueAccepted", "CueFinished"]
         assert theatre.viewer.infos[-1].degraded == "fake: broken"
         assert theatre.viewer.infos[-1].event is None
+        assert set(theatre.viewer.infos[-1].emotion) == set(EMOTIONS.labels)
         theatre.ladder.degraded = None
         theatre.send(id="b", emotion="happy", hold_s=0.3)
         await theatre.until(lambda: "CueFinished" in theatre.answers.kinds("b"))

@@ -1,0 +1,48 @@
+"""The composition: what the parts cannot show alone."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+from orchestrator.app import Daemon
+from orchestrator.settings import Settings, StateSettings, default_config_dir
+from pipeline.frame_cache import FrameCache
+from tests.fakes.metrics import RecordingMetrics
+
+
+class Housekept:
+    """Counts what housekeeping asks of stage and state."""
+
+    seq = 0
+    degraded = None
+
+    def __init__(self) -> None:
+        self.loops: list[asyncio.AbstractEventLoop] = []
+
+    def probe(self) -> None:
+        self.loops.append(asyncio.get_running_loop())
+
+    def snapshot(self) -> dict[str, Any]:
+        self.loops.append(asyncio.get_running_loop())
+        return {"viewers": {}}
+
+    async def now(self) -> None:
+        self.loops.append(asyncio.get_running_loop())
+
+
+async def test_housekeeping_runs_in_the_event_loop(tmp_path: Path) -> None:
+    """Probes, figures and state belong to the loop's thread; none may end up in another."""
+    settings = Settings(state=StateSettings(dir=str(tmp_path)))
+    daemon = Daemon(settings, default_config_dir() / "avatar.toml")
+    kept = Housekept()
+    cache = FrameCache(2**20, RecordingMetrics())
+    scheduler = daemon._housekeeping(cast(Any, kept), cache, cast(Any, kept))
+    try:
+        jobs = scheduler.get_jobs()
+        assert len(jobs) == 3
+        for job in jobs:
+            await job.func()
+        assert kept.loops == [asyncio.get_running_loop()] * 3
+    finally:
+        scheduler.shutdown(wait=False)
+        await asyncio.sleep(0)
