@@ -6,10 +6,10 @@ import math
 from collections import deque
 from typing import Final
 
-RECENT_RENDERS: Final = 24
-# So many of them may take longer than the lead: single slow ones are the machine's hiccups, and
-# beginning every frame earlier for them would only make the face answer later.
-OUTLIERS: Final = 2
+RECENT_RENDERS: Final = 60
+# So many of them may take longer than the lead: a single slow one is the machine's hiccup, and
+# beginning every frame earlier for it would only make the face answer later.
+OUTLIERS: Final = 1
 LEAD_MARGIN_S: Final = 0.001
 MAX_LEAD_SHARE: Final = 0.9
 
@@ -45,7 +45,7 @@ class Lead:
 
     A frame that is begun at its deadline would be published a render later, and every
     change of render time would show as jitter. Beginning early by about the slowest of the
-    recent renders, a few outliers apart, keeps publishing on the deadline.
+    recent renders, an outlier apart, keeps publishing on the deadline.
     """
 
     def __init__(self, period_s: float) -> None:

@@ -14,7 +14,7 @@ from pipeline.types import Float32Array
 _EXPRESSION_REACH: Final = 0.34
 _SHEET_REACH: Final = (0.55, 1.0)
 _POSE_REACH_UP: Final = 0.75  # hair hides a long fade, collars and necks do not
-_POSE_REACH_DOWN: Final = 0.55
+_POSE_REACH_DOWN: Final = 0.3
 _BORDER: Final = 0.12
 
 
