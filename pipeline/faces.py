@@ -10,10 +10,10 @@ from typing import Final, Protocol
 import numpy as np
 
 from pipeline.errors import PortraitError
-from pipeline.fitting.fit import Fit, fit_face
-from pipeline.fitting.search import Candidate, EyePair, find_candidates, find_eyes
-from pipeline.landmarks import check_geometry, estimate_irises
-from pipeline.types import FaceLandmarks, Image
+from pipeline.fitting.fit import Features, Fit, fit_face
+from pipeline.fitting.search import Candidate, cut_out, find_candidates, find_eyes
+from pipeline.landmarks import check_geometry, estimate_irises, eye_centres
+from pipeline.types import FaceLandmarks, Float32Array, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,11 @@ _WHAT_HELPS: Final = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Face:
+    """A face that was found, and its points in the picture."""
+
     candidate: Candidate
-    fit: Fit
+    features: Features
+    points: Float32Array
 
 
 class FittingDetector:
@@ -101,14 +104,14 @@ class FittingDetector:
         else:
             raise PortraitError(name, f"no face found; {_WHAT_HELPS}", no_face=True)
         main = _main(faces)
-        if main.fit.frame.unit < _LEAST_EYE_DISTANCE_PX:
+        height, width = image.shape[:2]
+        points = np.clip(main.points, 0, (width - 1, height - 1)).astype(np.float32)
+        if float(np.hypot(*np.diff(eye_centres(points), axis=0)[0])) < _LEAST_EYE_DISTANCE_PX:
             raise PortraitError(
                 name,
                 f"the face is only {main.candidate.width:.0f} pixels wide; {_WHAT_HELPS}",
                 no_face=True,
             )
-        height, width = image.shape[:2]
-        points = np.clip(main.fit.points, 0, (width - 1, height - 1)).astype(np.float32)
         landmarks = FaceLandmarks(points, estimate_irises(image, points), "fitted")
         return FoundFace(landmarks, tuple(_warnings(main, len(faces))))
 
@@ -121,31 +124,35 @@ def _faces(image: Image, tilt: float) -> Iterator[_Face]:
         enough = _AGREEMENT if found else _WEAK_AGREEMENT
         if candidate.hits < enough or any(_same(candidate, other) for other in found):
             continue
-        eyes = find_eyes(image, candidate)
-        if eyes.fitness < _LEAST_EYE_FITNESS:
+        part = cut_out(image, candidate)
+        eyes = find_eyes(part.image, part.candidate)
+        if not any(pair.fitness >= _LEAST_EYE_FITNESS for pair in eyes):
             continue
-        fit = fit_face(image, eyes.centres)
-        if _is_face(candidate, eyes, fit):
+        fit = fit_face(part.image, eyes)
+        if _is_face(candidate, fit):
             found.append(candidate)
-            yield _Face(candidate, fit)
+            yield _Face(candidate, fit.features, part.to_picture(fit.points))
 
 
 def _same(one: Candidate, other: Candidate) -> bool:
     return math.hypot(one.x - other.x, one.y - other.y) < 0.5 * max(one.width, other.width)
 
 
-def _is_face(candidate: Candidate, eyes: EyePair, fit: Fit) -> bool:
+def _is_face(candidate: Candidate, fit: Fit) -> bool:
     try:
         check_geometry(fit.points, "")
     except PortraitError:
         return False
+    features = fit.features
+    if features.pair.fitness < _LEAST_EYE_FITNESS:
+        return False
     if candidate.hits >= _AGREEMENT:
-        return fit.eye_contrast >= 0.12 and fit.mouth.score >= 1.0
+        return features.eye_contrast >= 0.12 and features.mouth.score >= 1.0
     return (
-        fit.eye_contrast >= 0.3
-        and eyes.fitness >= -1.8
-        and fit.mouth.line >= 0.35
-        and fit.mouth.score >= 4.5
+        features.eye_contrast >= 0.3
+        and features.pair.fitness >= -1.8
+        and features.mouth.line >= 0.35
+        and features.mouth.score >= 4.5
     )
 
 
@@ -153,12 +160,12 @@ def _main(faces: Sequence[_Face]) -> _Face:
     """The clearest of the large ones."""
     widest = max(face.candidate.width for face in faces)
     large = [face for face in faces if face.candidate.width >= 0.67 * widest]
-    return max(large, key=lambda face: face.fit.mouth.score)
+    return max(large, key=lambda face: face.features.mouth.score)
 
 
 def _warnings(face: _Face, count: int) -> Iterator[str]:
     yield _FITTED
     if count > 1:
         yield f"{count} faces found; the largest clear one is used, crop the picture to choose"
-    if face.fit.mouth.score < _UNSURE_MOUTH:
+    if face.features.mouth.score < _UNSURE_MOUTH:
         yield "the mouth is hard to make out; check its landmarks"

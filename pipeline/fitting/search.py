@@ -8,7 +8,7 @@ some twenty times over in steps of place and size, a false alarm seldom more tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -19,12 +19,14 @@ import numpy.typing as npt
 from pipeline.fitting.appearance import blurred
 from pipeline.fitting.eyes import dark_discs
 from pipeline.fitting.frame import FaceFrame, Window
-from pipeline.fitting.mean_face import coarse_face
+from pipeline.fitting.likeness import Likeness, likeness
 from pipeline.types import Float32Array, Image
 
 SEARCH_SIDE_PX: Final = 400  # longer side of the picture that the cascade scans
 _LEAST_FACE_PX: Final = 24  # the cascade's own window, in that picture
 _SCALE_STEP: Final = 1.1
+_LARGE_SHARE: Final = 0.45  # of the shorter side: windows that may reach beyond the picture,
+_MARGIN_SHARE: Final = 0.25  # and by how much
 
 # The eyes in a box of the cascade: distance and height above the box's middle, in its widths.
 _EYES_APART: Final = 0.41
@@ -76,10 +78,33 @@ def _cascade() -> Any:
 
 
 def _scan(grey: npt.NDArray[np.uint8], tilt: float) -> npt.NDArray[np.float64]:
-    """Every window that the cascade takes for a face: rows of x, y of the middle and width."""
+    """Every window that the cascade takes for a face: rows of x, y of the middle and width.
+
+    Large windows may reach beyond the picture, where its edges are repeated: a face that fills
+    the picture is less than the cascade expects around it.
+    """
     height, width = grey.shape
     if min(height, width) < _LEAST_FACE_PX:
         return np.zeros((0, 3))
+    large = max(_LEAST_FACE_PX, round(_LARGE_SHARE * min(height, width)))
+    margin = round(_MARGIN_SHARE * min(height, width))
+    padded = cv2.copyMakeBorder(grey, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    windows = [
+        _windows(grey, tilt, (_LEAST_FACE_PX, large - 1)),
+        _windows(np.asarray(padded, np.uint8), tilt, (large, min(padded.shape)))
+        - (margin, margin, 0),
+    ]
+    return np.concatenate(windows)
+
+
+def _windows(
+    grey: npt.NDArray[np.uint8], tilt: float, sides: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Windows whose side lies between two limits, both inclusive, rows as in `_scan`."""
+    least, most = sides
+    if most < least:
+        return np.zeros((0, 3))
+    height, width = grey.shape
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     turn = cv2.getRotationMatrix2D(tuple(middle), float(np.degrees(tilt)), 1.0)
     turned = grey
@@ -87,18 +112,18 @@ def _scan(grey: npt.NDArray[np.uint8], tilt: float) -> npt.NDArray[np.float64]:
         turned = np.asarray(
             cv2.warpAffine(grey, turn, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8
         )
-    windows = _cascade().detect_multi_scale(
+    found = _cascade().detect_multi_scale(
         img=turned,
         scale_factor=_SCALE_STEP,
         step_ratio=1,
-        min_size=(_LEAST_FACE_PX, _LEAST_FACE_PX),
-        max_size=(height, width),
+        min_size=(least, least),
+        max_size=(most, most),
         min_neighbor_number=1,
         intersection_score_threshold=1.1,  # never reached, so that no windows are merged
     )
-    if not windows:
+    if not found:
         return np.zeros((0, 3))
-    boxes = np.array([(w["c"], w["r"], w["width"]) for w in windows], np.float64)
+    boxes = np.array([(w["c"], w["r"], w["width"]) for w in found], np.float64)
     centres = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5
     back = cv2.invertAffineTransform(turn)
     return np.column_stack([centres @ back[:, :2].T + back[:, 2], boxes[:, 2]])
@@ -126,6 +151,54 @@ def _clusters(windows: npt.NDArray[np.float64], scale: float, tilt: float) -> It
         rest = rest[~group]
 
 
+_CUT_WIDTHS: Final = 3.2  # side of the part around a candidate that is looked at, in its widths
+_CUT_FACE_PX: Final = 400.0  # to which larger candidates are reduced; no detail that counts is lost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CutOut:
+    """The part of a picture around a candidate, reduced if large.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        candidate: in pixels of `image`.
+        corner: (2,) left and top of the part, whole pixels of the picture.
+        scale: (2,) pixels of `image` per pixel of the picture, x and y.
+    """
+
+    image: Image
+    candidate: Candidate
+    corner: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+
+    def to_picture(self, points: Float32Array) -> Float32Array:
+        """Pixels of `image` to pixels of the picture, (N, 2)."""
+        return ((points + 0.5) / self.scale - 0.5 + self.corner).astype(np.float32)
+
+
+def cut_out(image: Image, candidate: Candidate) -> CutOut:
+    """Cut a candidate out with all around it that may be part of the face.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        candidate: a square in it.
+    """
+    half = 0.5 * _CUT_WIDTHS * candidate.width
+    size = np.array(image.shape[1::-1])
+    middle = np.array([candidate.x, candidate.y])
+    corner = np.clip(np.floor(middle - half), 0, size - 1).astype(int)
+    end = np.clip(np.ceil(middle + half), corner + 1, size).astype(int)
+    part = image[corner[1] : end[1], corner[0] : end[0]]
+    reduced = np.maximum(np.round((end - corner) * min(1.0, _CUT_FACE_PX / candidate.width)), 1)
+    scale = reduced / (end - corner)
+    if (scale < 1).any():
+        target = (int(reduced[0]), int(reduced[1]))
+        part = np.asarray(cv2.resize(part, target, interpolation=cv2.INTER_AREA), np.uint8)
+    x, y = (middle - corner + 0.5) * scale - 0.5
+    moved = replace(candidate, x=float(x), y=float(y), width=candidate.width * float(scale.mean()))
+    return CutOut(part, moved, corner.astype(np.float64), scale)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EyePair:
     """Two dark discs that may be eyes.
@@ -133,44 +206,60 @@ class EyePair:
     Attributes:
         centres: (2, 2) float32 pixels, the one at the image's left first.
         fitness: how dark and round they are and how well placed, as a log value; 0 is good.
-        likeness: correlation of the whole face with the coarse face, -1 to 1.
+        likeness: of the whole face about them.
     """
 
     centres: Float32Array
     fitness: float
-    likeness: float
+    likeness: Likeness
 
     @property
     def score(self) -> float:
-        """What the best pair has most of."""
-        return self.fitness + _LIKENESS_WEIGHT * self.likeness
+        """What the best pair usually has most of."""
+        return self.fitness + LIKENESS_WEIGHT * self.likeness.best
 
 
+LIKENESS_WEIGHT: Final = 4.0
 _PX: Final = 48.0
 _WINDOW: Final = Window(-1.25, -0.85, 1.25, 1.75, _PX)
 _ROLLS: Final = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radians, about the candidate's tilt
 _PEAKS: Final = 7
 _PAIRS: Final = 30
-_LIKENESS_WEIGHT: Final = 4.0
+_MOST_PAIRS: Final = 4
+_MARGIN: Final = 2.0  # by how much a pair that is still worth fitting may fall behind the best
+_APART: Final = 0.12  # how far pairs differ at one end, in distances of the eyes
 
 
-def find_eyes(image: Image, candidate: Candidate) -> EyePair:
-    """The best pair of eyes in a candidate's square.
+def find_eyes(image: Image, candidate: Candidate) -> list[EyePair]:
+    """Pairs in a candidate's square that may be the eyes: the likeliest first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         candidate: where to look.
     """
-    best: EyePair | None = None
+    found: list[EyePair] = []
+    for value, centres in _distinct(image, candidate):
+        pair = EyePair(centres, value, likeness(image, FaceFrame.from_eyes(*centres)))
+        found.append(pair)
+    found.sort(key=lambda pair: -pair.score)
+    return [pair for pair in found[:_MOST_PAIRS] if pair.score > found[0].score - _MARGIN]
+
+
+def _distinct(image: Image, candidate: Candidate) -> list[tuple[float, Float32Array]]:
+    """The fittest pairs for any roll, without those that are nearly the same: fitness, centres."""
+    pairs: list[tuple[float, Float32Array]] = []
     for roll in _ROLLS:
         frame = _frame_in(candidate, candidate.tilt + roll)
-        pairs = sorted(_pairs(frame, image, roll), key=lambda pair: -pair[0])
-        for value, centres in pairs[:_PAIRS]:
-            pair = EyePair(centres, value, _likeness(image, FaceFrame.from_eyes(*centres)))
-            if best is None or pair.score > best.score:
-                best = pair
-    assert best is not None
-    return best
+        pairs.extend(_pairs(frame, image, roll))
+    pairs.sort(key=lambda pair: -pair[0])
+    chosen: list[tuple[float, Float32Array]] = []
+    for value, centres in pairs:
+        near = _APART * float(np.hypot(*(centres[1] - centres[0])))
+        if all(np.abs(centres - other).max() > near for _, other in chosen):
+            chosen.append((value, centres))
+        if len(chosen) == _PAIRS:
+            break
+    return chosen
 
 
 def _frame_in(candidate: Candidate, roll: float) -> FaceFrame:
@@ -230,29 +319,3 @@ def _under_a_brow(bars: Float32Array, column: int, row: int) -> float:
     above = bars[max(row - far, 0) : max(row - near, 1), columns]
     below = bars[row + near : row + far, columns]
     return float(min(above.max(initial=0), 1.5) - min(below.max(initial=0), 1.5))
-
-
-_COARSE: Final = Window(-1.0, -0.75, 1.0, 1.65, 16.0)
-
-
-def _likeness(image: Image, frame: FaceFrame) -> float:
-    """Correlation of the face in a frame with the coarse face, both without broad shading."""
-    grey = np.asarray(frame.sample(image, _COARSE).mean(axis=2), np.float32)
-    seen, wanted, weight = _without_shading(blurred(grey, 0.05 * _COARSE.px)), *_template()
-    seen = seen - (seen * weight).sum() / weight.sum()
-    power = (seen**2 * weight).sum() * (wanted**2 * weight).sum()
-    return float((seen * wanted * weight).sum() / np.sqrt(power + 1e-6))
-
-
-@cache
-def _template() -> tuple[Float32Array, Float32Array]:
-    x, y = _COARSE.grid()
-    weight = (((x / 0.9) ** 2 + ((y - 0.45) / 1.15) ** 2) < 1).astype(np.float32)
-    face = _without_shading(coarse_face(x, y))
-    return np.asarray(face - (face * weight).sum() / weight.sum(), np.float32), weight
-
-
-def _without_shading(grey: Float32Array) -> Float32Array:
-    detail = grey - blurred(grey, 0.5 * _COARSE.px)
-    spread = np.sqrt(blurred(detail**2, 0.5 * _COARSE.px))
-    return np.asarray(detail / (spread + 0.3 * spread.mean() + 1e-3), np.float32)
