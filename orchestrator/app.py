@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +41,11 @@ from orchestrator.lifecycle import (
     stop_step,
 )
 from orchestrator.logs import logging_to
+from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
 from orchestrator.state_file import StateFile, StateSaver
+from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
 from pipeline.errors import (
     AvatarError,
     ConfigError,
@@ -54,10 +55,9 @@ from pipeline.errors import (
 )
 from pipeline.fallback import FallbackLadder
 from pipeline.frame_cache import FrameCache
-from pipeline.mesh.renderer import MeshRenderer
 from pipeline.picture import FormatEncoder
 from pipeline.ports import Metric
-from pipeline.render_host import RendererSource, RenderHost
+from pipeline.render_host import RenderHost
 
 log = structlog.get_logger()
 
@@ -94,22 +94,6 @@ def characters_dir(settings: Settings, config_file: Path) -> Path:
 def _beside(config_file: Path, name: str) -> Path:
     beside = config_file.parent / name
     return beside if beside.exists() else default_config_dir() / name
-
-
-def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], str]:
-    """The renderers that the settings ask for, wanted first, and why it is those.
-
-    Raises:
-        ConfigError: one is insisted on that is not there.
-    """
-    if settings.renderer.backend == "liveportrait":
-        raise ConfigError(
-            "renderer.backend", "this version has no LivePortrait renderer; take auto or mesh"
-        )
-    insisted = settings.renderer.backend == "mesh"
-    reason = "renderer.backend asks for it" if insisted else "the only renderer of this version"
-    make = partial(MeshRenderer, settings.stage.size_px)
-    return (RendererSource("mesh", make, prepares_aside=True),), reason
 
 
 def access_policy(settings: Settings) -> AccessPolicy:
@@ -188,7 +172,7 @@ class Daemon:
             )
         return self._stage
 
-    def health(self) -> Mapping[str, Any]:
+    def health(self) -> HealthBody:
         """The body of GET /health."""
         stage = self._stage
         renderer = stage.renderer() if stage is not None else None
@@ -210,10 +194,10 @@ class Daemon:
             return self._not_ready
         return None if self._making_progress() else "no frame for too long"
 
-    def characters(self) -> Mapping[str, Any]:
+    def characters(self) -> CharactersBody:
         """The body of GET /v1/characters."""
         on_stage = self._stage.character_name if self._stage is not None else None
-        listed = [
+        listed: list[CharacterBody] = [
             {"name": each.name, "title": each.title, "licence": each.licence}
             for each in self._characters
         ]

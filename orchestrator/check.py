@@ -124,7 +124,7 @@ def _files(settings: Settings, config: Path) -> Iterator[Finding]:
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
-    from orchestrator.app import choose_renderers
+    from orchestrator.renderers import choose_renderers
 
     try:
         sources, reason = choose_renderers(settings)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
 NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")
+NVIDIA_CONTROL: Final = Path("/dev/nvidiactl")
 
 
 def gpu_name(gpus: Path = NVIDIA_GPUS) -> str | None:
@@ -23,3 +26,15 @@ def gpu_name(gpus: Path = NVIDIA_GPUS) -> str | None:
     except OSError:
         return None
     return None
+
+
+def has_gpu(gpus: Path = NVIDIA_GPUS, control: Path = NVIDIA_CONTROL) -> bool:
+    """Whether torch may find a device here: an NVIDIA GPU or Apple's.
+
+    Args:
+        gpus: as in `gpu_name`; containers do not always show it.
+        control: the NVIDIA driver's control device.
+    """
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return True
+    return gpu_name(gpus) is not None or control.exists()

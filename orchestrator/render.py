@@ -10,10 +10,11 @@ from typing import Final, TextIO
 
 import msgspec
 
-from orchestrator.app import characters_dir, choose_renderers, emotions_file
+from orchestrator.app import characters_dir, emotions_file
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.blending import compose
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings
 from pipeline.contact_sheet import contact_sheet
 from pipeline.encoding import encode

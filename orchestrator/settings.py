@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 ENV_PREFIX: Final = "AVATAR_"
 CONFIG_FILE: Final = "avatar.toml"
 WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
+DEVICE_PATTERN: Final = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)(?![\s\S])"
 
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 Relative = Annotated[float, Meta(ge=0.0, le=4.0)]
@@ -68,6 +69,14 @@ class RendererSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 class LivePortraitSettings(Struct, frozen=True, forbid_unknown_fields=True):
     weights_dir: str = ""
+    device: Annotated[str, Meta(pattern=DEVICE_PATTERN)] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    output: Literal["portrait", "crop"] = "portrait"
+    memory_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
+    release_after_min: Annotated[float, Meta(ge=0.0, le=10_080.0)] = 0.0
+    prepared_bytes: Annotated[int, Meta(ge=0, le=2**36)] = 536_870_912
+    compile: bool = False
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
 
 
 class IdleSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -49,11 +49,17 @@ class RendererSource:
         prepares_aside: portraits may be prepared by another instance in another thread, so
             that preparing does not hold up the frames on stage. For renderers whose prepared
             portraits are plain data; not for those tied to a device's context.
+        background: takes long to load or to draw, so nobody waits for it: the renderers below
+            serve until it is ready.
+        release_after_s: seconds without anybody who watches after which it is let go, until it
+            is needed again; None keeps it.
     """
 
     name: str
     make: Callable[[], Renderer]
     prepares_aside: bool = False
+    background: bool = False
+    release_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
