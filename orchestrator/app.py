@@ -7,7 +7,7 @@ import gc
 import platform
 import resource
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
@@ -45,6 +45,7 @@ from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
 from orchestrator.state_file import StateFile, StateSaver
+from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
 from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
 from pipeline.errors import (
     AvatarError,

@@ -30,6 +30,7 @@ from orchestrator.frame_hub import FrameHub
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
 from orchestrator.settings import IdleSettings, StageSettings
+from pipeline.bodies import PROTOCOL_VERSION, CueBody, HelloBody, RendererBody, StateBody
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
 from pipeline.fallback import FallbackLadder, Picture
 from pipeline.ports import FrameSink, Metric, Metrics, Reply
@@ -63,7 +64,6 @@ from pipeline.types import (
 
 log = structlog.get_logger()
 
-PROTOCOL_VERSION: Final = "1.0"
 DEDUPE_S: Final = 600.0
 DEDUPE_EVENTS: Final = 200_000
 CUES_PER_DELTA: Final = 64
@@ -161,7 +161,7 @@ class Stage:
     def name(self) -> str:
         return self._name
 
-    def hello(self) -> Mapping[str, Any]:
+    def hello(self) -> HelloBody:
         """The `hello` message."""
         return {
             "type": "hello",
@@ -218,7 +218,7 @@ class Stage:
             self._refuse(message, error, reply)
         self._wake_up()
 
-    def snapshot(self) -> Mapping[str, Any]:
+    def snapshot(self) -> StateBody:
         """The body of GET /v1/state."""
         now_s = self._clock.now()
         cues = self._sequencer.cues(now_s)
@@ -274,7 +274,7 @@ class Stage:
         """The character that is on, or will be first."""
         return self._character.name if self._character else self._settings.character
 
-    def renderer(self) -> dict[str, Any]:
+    def renderer(self) -> RendererBody:
         """Name, device and degraded state of what draws."""
         ladder = self._ladder
         return {"name": ladder.renderer, "device": ladder.device, "degraded": ladder.degraded}
@@ -591,7 +591,7 @@ def _number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _cue_body(cue: CueView) -> dict[str, Any]:
+def _cue_body(cue: CueView) -> CueBody:
     remaining = None if cue.remaining_s is None else _ms(cue.remaining_s)
     return {
         "id": cue.id,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
+from pipeline.bodies import CharactersBody, HealthBody, HelloBody, StateBody
 from pipeline.types import (
     FaceControls,
     FrameInfo,
@@ -103,7 +104,7 @@ class StagePort(Protocol):
     @property
     def name(self) -> str: ...
 
-    def hello(self) -> Mapping[str, Any]:
+    def hello(self) -> HelloBody:
         """The `hello` message of protocol section 1, ready for JSON."""
         ...
 
@@ -111,7 +112,7 @@ class StagePort(Protocol):
         """Take one message. Every answer, errors included, goes to `reply`, now or later."""
         ...
 
-    def snapshot(self) -> Mapping[str, Any]:
+    def snapshot(self) -> StateBody:
         """The body of GET /v1/state, ready for JSON."""
         ...
 
@@ -139,7 +140,7 @@ class DaemonPort(Protocol):
         """
         ...
 
-    def health(self) -> Mapping[str, Any]:
+    def health(self) -> HealthBody:
         """The body of GET /health, ready for JSON."""
         ...
 
@@ -147,7 +148,7 @@ class DaemonPort(Protocol):
         """None when frames are being published, else why not."""
         ...
 
-    def characters(self) -> Mapping[str, Any]:
+    def characters(self) -> CharactersBody:
         """The body of GET /v1/characters, ready for JSON."""
         ...
 
