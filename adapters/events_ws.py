@@ -12,7 +12,6 @@ import contextlib
 import struct
 import time
 from collections.abc import AsyncIterator
-from enum import Enum, StrEnum, auto
 from itertools import count
 from typing import Final, Literal
 
@@ -20,32 +19,16 @@ import structlog
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from adapters import event_codec
-from adapters.access import HttpLimits, TokenBucket, bearer_subprotocols
-from adapters.event_codec import Incoming, Ping
-from pipeline.errors import ErrorCode, InvalidEventError
-from pipeline.ports import DaemonPort, Metric, Metrics, Reply, StagePort
-from pipeline.types import ErrorInfo, Failure, StageReply
+from adapters.access import HttpLimits, bearer_subprotocols
+from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
+from pipeline.ports import DaemonPort, Metric, Metrics, StagePort
 
 log = structlog.get_logger()
 
 PATH: Final = "/v1/events"
-INTERNAL: Final = "internal"  # the code of an error that is ours
 
-_PATIENCE_S: Final = 5.0  # refusals beyond so many seconds' worth of the limit are flooding
-_TAKEN_BEFORE_YIELD: Final = 16  # messages handled in a row before others get the loop
 _LINGER_S: Final = 0.5  # a slow link's round trip and some
 _LINGER_LOOKS: Final = 25
-
-
-class Parting(StrEnum):
-    """Why a connection ends."""
-
-    LEFT = "left"  # the producer closed it, or vanished
-    STALLED = "stalled"  # it does not read its answers
-    FLOODING = "flooding"
-    BROKEN = "broken"  # no answer to a ping, no WebSocket, or a message over the size limit
-    SHUTDOWN = "shutdown"
-
 
 _CLOSE_CODES: Final = {
     Parting.STALLED: WSCloseCode.POLICY_VIOLATION,
@@ -57,70 +40,6 @@ _FAREWELLS: Final = {
     Parting.FLOODING: b"too many messages",
     Parting.SHUTDOWN: b"the daemon is stopping",
 }
-
-
-class Verdict(Enum):
-    """What becomes of a message."""
-
-    TAKE = auto()
-    REFUSE = auto()  # with an answer
-    IGNORE = auto()  # without: answers are limited too
-    HANG_UP = auto()
-
-
-class RateLimit:
-    """How many messages one producer may send.
-
-    Up to the limit, messages are taken, a second's worth at once. Beyond it they are refused,
-    and refusals answered up to the same rate. A producer that keeps on is hung up on: refusals
-    are forgotten at the rate of the limit, and five seconds' worth of them is too much. So
-    twice the limit is borne for ever, and a tight loop ends in a moment.
-    """
-
-    def __init__(self, messages_per_s: float, now_s: float) -> None:
-        self._messages = TokenBucket(messages_per_s, messages_per_s, now_s)
-        self._answers = TokenBucket(messages_per_s, messages_per_s, now_s)
-        self._patience = TokenBucket(messages_per_s, messages_per_s * _PATIENCE_S, now_s)
-
-    def judge(self, now_s: float) -> Verdict:
-        """Count one message that came at `now_s` (monotonic seconds)."""
-        if self._messages.take(now_s):
-            return Verdict.TAKE
-        if not self._patience.take(now_s):
-            return Verdict.HANG_UP
-        return Verdict.REFUSE if self._answers.take(now_s) else Verdict.IGNORE
-
-
-def rate_limited(messages_per_s: float, event_id: str | None) -> Failure:
-    """The answer to a message beyond the rate limit."""
-    problem = f"at most {messages_per_s:g} messages a second are taken; send this one again later"
-    return Failure(event_id, ErrorInfo(ErrorCode.RATE_LIMITED.value, problem))
-
-
-def dispatch(incoming: Incoming, stage: StagePort, daemon: DaemonPort, reply: Reply) -> None:
-    """Hand a message (other than `ping`) to the stage that it names, else to `stage`.
-
-    Raises:
-        InvalidEventError: there is no such stage.
-    """
-    message = incoming.message
-    assert not isinstance(message, Ping)
-    if incoming.stage is not None:
-        stage = _named_stage(daemon, incoming.stage, getattr(message, "id", None))
-    stage.submit(message, reply)
-
-
-def _named_stage(daemon: DaemonPort, name: str, event_id: str | None) -> StagePort:
-    try:
-        return daemon.stage(name)
-    except InvalidEventError as error:
-        raise InvalidEventError(
-            error.code,
-            error.message,
-            field="stage",
-            suggestions=error.suggestions,
-            event_id=event_id,
-        ) from error
 
 
 class ProducerSocket(web.WebSocketResponse[Literal[False]]):
@@ -171,8 +90,8 @@ class ProducerSocket(web.WebSocketResponse[Literal[False]]):
         transport.close()
 
 
-class ProducerConnection:
-    """One producer. It is itself the `Reply` that its messages are submitted with.
+class ProducerConnection(Producer):
+    """One producer that has connected to us.
 
     Args:
         socket: the prepared WebSocket.
@@ -190,18 +109,12 @@ class ProducerConnection:
         metrics: Metrics,
         limits: HttpLimits,
     ) -> None:
+        super().__init__(lambda: stage, daemon=daemon, metrics=metrics, limits=limits)
         self._socket = socket
         self._transport = transport
-        self._stage = stage
-        self._daemon = daemon
-        self._metrics = metrics
-        self._limits = limits
-        self._rate = RateLimit(limits.messages_per_s, time.monotonic())
+        self._hello = stage.hello
         self._reading: asyncio.Task[None] | None = None
         self._parting: Parting | None = None
-        self.messages = 0
-        self.bad = 0
-        self.refused = 0
 
     # --- what stages call -------------------------------------------------------------------
 
@@ -211,13 +124,13 @@ class ProducerConnection:
         ending = self._parting is not None or not self._socket.writable
         return ending or self._transport.is_closing()
 
-    def __call__(self, reply: StageReply) -> None:
-        """Send one answer. Never blocks, never raises."""
-        try:
-            self._send(event_codec.encode(reply))
-        except Exception:
-            # Whoever publishes frames must not pay for what cannot be said about one of them.
-            log.exception("answer_not_sent", answer=type(reply).__name__)
+    def send(self, text: bytes) -> None:
+        """Send JSON text. Never blocks."""
+        if self.closed:
+            return
+        self._transport.write(_frame(WSMsgType.TEXT, text))
+        if self._transport.get_write_buffer_size() > self._limits.unsent_bytes:
+            self.part(Parting.STALLED)
 
     # --- what the endpoint calls ------------------------------------------------------------
 
@@ -229,7 +142,7 @@ class ProducerConnection:
 
     async def serve(self) -> Parting:
         """Greet, and take messages until the connection ends; says why it did."""
-        self._send(event_codec.encode_hello(self._stage.hello()))
+        self.send(event_codec.encode_hello(self._hello()))
         self._reading = asyncio.create_task(self._read(), name="producer-reading")
         try:
             await asyncio.wait({self._reading})
@@ -271,64 +184,15 @@ class ProducerConnection:
                 # Without draining: whoever does not read must not hold this up.
                 await self._socket.close(code=code, message=message, drain=False)
 
-    # --- messages ---------------------------------------------------------------------------
-
     async def _read(self) -> None:
         while self._parting is None:
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-                self._received(message.data, message.type is WSMsgType.TEXT)
+                self.received(message.data, message.type is WSMsgType.TEXT)
             else:
                 break
-            if self.messages % _TAKEN_BEFORE_YIELD == 0:
+            if self.messages % TAKEN_BEFORE_YIELD == 0:
                 await asyncio.sleep(0)
-
-    def _received(self, data: bytes, is_text: bool) -> None:
-        self.messages += 1
-        match self._rate.judge(time.monotonic()):
-            case Verdict.TAKE:
-                self._take(data, is_text)
-            case Verdict.HANG_UP:
-                self._count_refusal()
-                self.part(Parting.FLOODING)
-            case verdict:
-                self._count_refusal()
-                if verdict is Verdict.REFUSE:
-                    event_id = event_codec.peek_id(data)
-                    self(rate_limited(self._limits.messages_per_s, event_id))
-
-    def _take(self, data: bytes, is_text: bool) -> None:
-        try:
-            if not is_text:
-                raise InvalidEventError(
-                    ErrorCode.INVALID_MESSAGE, "a message is JSON in a text frame, not binary"
-                )
-            incoming = event_codec.decode(data)
-            self._metrics.count(Metric.MESSAGES, type=event_codec.type_name(incoming.message))
-            if isinstance(incoming.message, Ping):
-                self._send(event_codec.encode_pong(incoming.message))
-            else:
-                dispatch(incoming, self._stage, self._daemon, self)
-        except InvalidEventError as error:
-            self.bad += 1
-            self._metrics.count(Metric.BAD_MESSAGES, code=error.code.value)
-            self(event_codec.failure(error))
-        except Exception:
-            # Ours, not the producer's: it keeps its connection and learns that this one failed.
-            log.exception("message_failed", stage=self._stage.name)
-            problem = "the daemon failed on this message; its log says why"
-            self(Failure(event_codec.peek_id(data), ErrorInfo(INTERNAL, problem)))
-
-    def _count_refusal(self) -> None:
-        self.refused += 1
-        self._metrics.count(Metric.BAD_MESSAGES, code=ErrorCode.RATE_LIMITED.value)
-
-    def _send(self, text: bytes) -> None:
-        if self.closed:
-            return
-        self._transport.write(_frame(WSMsgType.TEXT, text))
-        if self._transport.get_write_buffer_size() > self._limits.unsent_bytes:
-            self.part(Parting.STALLED)
 
 
 class EventsEndpoint:

@@ -33,8 +33,8 @@ from adapters.access import (
     open_to_all,
 )
 from adapters.event_codec import ClientMessage, Ping
-from adapters.events_ws import INTERNAL, RateLimit, Verdict, rate_limited
 from adapters.metrics import PrometheusMetrics
+from adapters.producer import INTERNAL, RateLimit, Verdict, dispatch, rate_limited
 from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, Metric, StagePort
 from pipeline.types import (
@@ -299,7 +299,7 @@ class _EventsByPost:
         if isinstance(message, Ping):
             return _json_text(event_codec.encode_pong(message))
         reply = _FirstReply(client)
-        events_ws.dispatch(incoming, stage, self._daemon, reply)
+        dispatch(incoming, stage, self._daemon, reply)
         answer = await reply.within(_patience_s(message))
         return _unanswered(message) if answer is None else _answered(answer)
 

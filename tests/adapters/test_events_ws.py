@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from adapters.access import HttpLimits
-from adapters.events_ws import RateLimit, Verdict
+from adapters.producer import RateLimit, Verdict
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import Metric, Reply
 from pipeline.types import (
