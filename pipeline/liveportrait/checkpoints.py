@@ -24,15 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.liveportrait.errors import CheckpointError
+from pipeline.liveportrait.files import SMALL_FILE, STEMS, find_checkpoint
 from pipeline.liveportrait.networks import Networks
 
-_FLAT: Final = (
-    "appearance_feature_extractor",
-    "motion_extractor",
-    "warping_module",
-    "spade_generator",
-)
-_SMALL_FILE: Final = "stitching_retargeting_module"
 _SMALL: Final = {
     "stitching": "retarget_shoulder",
     "lip": "retarget_mouth",
@@ -56,27 +50,42 @@ def load_networks(weights_dir: Path) -> Networks:
     Raises:
         CheckpointError: a file is missing, damaged, or not the one it should be.
     """
-    with torch.device("meta"):
-        networks = Networks.empty()
-    modules = networks.by_name()
-    for name in _FLAT:
-        file = _find(weights_dir, "base_models", name)
-        _fill(modules[name], file, _without_prefix(_read(file)))
-    file = _find(weights_dir, "retargeting_models", _SMALL_FILE)
-    content = _read(file)
-    for name, entry in _SMALL.items():
-        _fill(modules[name], file, _without_prefix(_entry(file, content, entry)))
+    networks = _empty()
+    for stem in STEMS:
+        _fill_from(networks, find_checkpoint(weights_dir, stem), stem)
     return networks
 
 
-def _find(weights_dir: Path, folder: str, stem: str) -> Path:
-    """The file that holds a module; an official `.pth` goes before a `.safetensors`."""
-    official = weights_dir / "liveportrait" / folder / f"{stem}.pth"
-    folders = (official.parent, weights_dir / "liveportrait", weights_dir)
-    for path in (official, *(folder / f"{stem}.safetensors" for folder in folders)):
-        if path.is_file():
-            return path
-    raise CheckpointError(official, None, f"this file or {stem}.safetensors", "neither")
+def check_checkpoint(weights_dir: Path, stem: str) -> Path:
+    """Read one module's file, checked as strictly as for loading, and let go of it.
+
+    Args:
+        weights_dir: the folder that holds `liveportrait/`.
+        stem: one of `files.STEMS`.
+
+    Returns:
+        The file that would be loaded.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or not the one it should be.
+    """
+    file = find_checkpoint(weights_dir, stem)
+    _fill_from(_empty(), file, stem)
+    return file
+
+
+def _empty() -> Networks:
+    with torch.device("meta"):
+        return Networks.empty()
+
+
+def _fill_from(networks: Networks, file: Path, stem: str) -> None:
+    modules, content = networks.by_name(), _read(file)
+    if stem != SMALL_FILE:
+        _fill(modules[stem], file, _without_prefix(content))
+        return
+    for name, entry in _SMALL.items():
+        _fill(modules[name], file, _without_prefix(_entry(file, content, entry)))
 
 
 def _read(file: Path) -> Mapping[str, Any]:
