@@ -8,8 +8,10 @@ fallback ladder shows another face than the one asked for and earns no `started`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from cachetools import LRUCache
 
 from orchestrator.expression.sequencer import CueProgress, Ending, FaceSample
 from pipeline.ports import Metric, Metrics, Reply
@@ -22,20 +24,36 @@ from pipeline.types import (
     EmotionEvent,
     InterruptDone,
     Policy,
+    StageReply,
 )
 
 STARTED_CHANGE: Final = 0.10
 PEAKED_CHANGE: Final = 0.90
 AT_REST: Final = 1.0 - 1e-6
+REMEMBERED_ENDINGS: Final = 4096
+CONNECTIONS_OF_A_CUE: Final = 4
 
 
 @dataclass(slots=True)
 class _OwedCue:
-    reply: Reply
+    """What a cue is owed, by whom it was asked for, and what they have been told.
+
+    Attributes:
+        replies: one for each connection that sent it, the newest last.
+        given: the receipts so far, in order.
+    """
+
+    replies: list[Reply]
     received_s: float
     planned: bool
     started: bool = False
     peaked: bool = False
+    given: list[StageReply] = field(default_factory=list)
+
+    def give(self, receipt: StageReply) -> None:
+        self.given.append(receipt)
+        for reply in self.replies:
+            reply(receipt)
 
 
 @dataclass(slots=True)
@@ -68,13 +86,15 @@ class Receipts:
     """Keeps what is owed, pays it when frames are published.
 
     Bounded by the sequencer, which bounds accepted cues; interrupts leave with the next
-    face at rest.
+    face at rest. Of cues that have ended, the newest are remembered, for producers that lost
+    their connection before they heard of it.
     """
 
     def __init__(self, stage: str, metrics: Metrics) -> None:
         self._stage = stage
         self._metrics = metrics
         self._cues: dict[str, _OwedCue] = {}
+        self._ended_cues: LRUCache[str, _OwedCue] = LRUCache(REMEMBERED_ENDINGS)
         self._interrupts: dict[str, list[_OwedInterrupt]] = {}
 
     @property
@@ -85,13 +105,22 @@ class Receipts:
     def cue_accepted(self, event: EmotionEvent, reply: Reply, received_s: float) -> None:
         """Owe the receipts of a cue."""
         planned = event.at_s > 0.0 or event.policy is Policy.QUEUE
-        self._cues[event.id] = _OwedCue(reply, received_s, planned)
+        self._ended_cues.pop(event.id, None)
+        self._cues[event.id] = _OwedCue([reply], received_s, planned)
 
     def cue_resent(self, cue_id: str, reply: Reply) -> None:
-        """Follow a producer that lost its connection and sent the cue again."""
-        owed = self._cues.get(cue_id)
-        if owed is not None and owed.reply.closed:
-            owed.reply = reply
+        """Follow a producer that sent the cue again over another connection.
+
+        It is told what it may have missed; over the same connection there is nothing to tell.
+        """
+        owed = self._cues.get(cue_id) or self._ended_cues.get(cue_id)
+        if owed is None or reply in owed.replies:
+            return
+        # The old connection may seem alive long after the producer has left it.
+        owed.replies = [each for each in owed.replies if not each.closed]
+        owed.replies = [*owed.replies[-CONNECTIONS_OF_A_CUE + 1 :], reply]
+        for receipt in owed.given:
+            reply(receipt)
 
     def interrupted(
         self, interrupt_id: str, superseded: tuple[str, ...], reply: Reply, received_s: float
@@ -117,15 +146,13 @@ class Receipts:
         if not owed.started:
             owed.started = True
             self._metrics.observe(Metric.STARTED_SECONDS, latency_s, stage=self._stage)
-            owed.reply(
+            owed.give(
                 CueStarted(progress.id, frame.seq, frame.pts_s, latency_s, progress.no_change)
             )
         if progress.change >= PEAKED_CHANGE:
             owed.peaked = True
             self._metrics.observe(Metric.PEAKED_SECONDS, latency_s, stage=self._stage)
-            owed.reply(
-                CuePeaked(progress.id, frame.seq, frame.pts_s, latency_s, progress.no_change)
-            )
+            owed.give(CuePeaked(progress.id, frame.seq, frame.pts_s, latency_s, progress.no_change))
 
     def _ended(self, endings: Sequence[Ending], frame: Publication) -> None:
         for ending in endings:
@@ -133,14 +160,15 @@ class Receipts:
             owed = self._cues.pop(ending.id, None)
             if owed is None:
                 continue
+            self._ended_cues[ending.id] = owed
             match ending.kind:
                 case "finished":
-                    owed.reply(CueFinished(ending.id, frame.seq, frame.pts_s))
+                    owed.give(CueFinished(ending.id, frame.seq, frame.pts_s))
                 case "superseded":
                     by = ending.by or ""
-                    owed.reply(CueSuperseded(ending.id, by, frame.seq, frame.pts_s))
+                    owed.give(CueSuperseded(ending.id, by, frame.seq, frame.pts_s))
                 case _:
-                    owed.reply(CueExpired(ending.id))
+                    owed.give(CueExpired(ending.id))
 
     def _left(self, interrupts_done: Sequence[str], frame: Publication) -> None:
         for interrupt_id in interrupts_done:

@@ -451,8 +451,8 @@ class Stage:
                     field="id",
                     event_id=event.id,
                 )
-            self._receipts.cue_resent(event.id, reply)
             reply(_as_duplicate(accepted))
+            self._receipts.cue_resent(event.id, reply)
             return
         accepted = self._sequencer.push(event, now_s)
         self._accepted[event.id] = (event, accepted)

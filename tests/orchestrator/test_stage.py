@@ -181,6 +181,24 @@ async def test_latency_of_a_planned_cue_counts_from_its_start(book: CharacterBoo
         assert theatre.answers.one("CueStarted").latency_s < 0.15
 
 
+async def test_a_producer_that_comes_back_hears_what_it_missed(book: CharacterBook) -> None:
+    """Sent again over another connection: the receipts so far, then the rest; never twice."""
+    async with playing(book) as theatre:
+        event = EmotionEvent("e1", "happy", attack_s=0.1, hold_s=1.0, decay_s=0.1)
+        theatre.stage.submit(event, theatre.answers)
+        await theatre.until(lambda: "CueStarted" in theatre.answers.kinds())
+        second, third = Answers(), Answers()  # the first still seems to be alive
+        theatre.stage.submit(event, second)
+        assert second.kinds() == theatre.answers.kinds()
+        assert second.one("CueAccepted").duplicate
+        await theatre.until(lambda: "CueFinished" in theatre.answers.kinds())
+        assert second.kinds() == ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished"]
+        theatre.stage.submit(event, third)
+        assert third.kinds() == second.kinds()
+        theatre.stage.submit(event, third)
+        assert third.kinds() == [*second.kinds(), "CueAccepted"]
+
+
 async def test_a_resent_event_happens_once(book: CharacterBook) -> None:
     """Same id and body: accepted as duplicate, nothing else; other body: refused."""
     async with playing(book) as theatre:
@@ -197,7 +215,7 @@ async def test_a_resent_event_happens_once(book: CharacterBook) -> None:
 
 
 async def test_receipts_follow_a_producer_that_lost_its_connection(book: CharacterBook) -> None:
-    """Whoever resends the event over a new connection gets the receipts that are still owed."""
+    """Whoever resends the event over a new connection gets its receipts, those past and to come."""
     async with playing(book) as theatre:
         event = EmotionEvent(id="a", emotion="happy", hold_s=0.2)
         lost, found = Answers(), Answers()
@@ -206,7 +224,7 @@ async def test_receipts_follow_a_producer_that_lost_its_connection(book: Charact
         lost.closed = True
         theatre.stage.submit(event, found)
         await theatre.until(lambda: "CueFinished" in found.kinds())
-        assert found.kinds() == ["CueAccepted", "CueFinished"]
+        assert found.kinds() == ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished"]
         assert "CueFinished" not in lost.kinds()
 
 
