@@ -46,7 +46,6 @@ from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
 from orchestrator.state_file import StateFile, StateSaver
 from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
-from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
 from pipeline.errors import (
     AvatarError,
     ConfigError,
