@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 ENV_PREFIX: Final = "AVATAR_"
 CONFIG_FILE: Final = "avatar.toml"
 WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
+WS_ADDRESS_PATTERN: Final = r"^wss?://\S+$"
 DEVICE_PATTERN: Final = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)(?![\s\S])"
 
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
@@ -104,6 +105,22 @@ class EmotionsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     file: str = ""
 
 
+class EventsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    connect: Annotated[
+        tuple[Annotated[str, Meta(pattern=WS_ADDRESS_PATTERN)], ...], Meta(max_length=16)
+    ] = ()
+    tokens: tuple[str, ...] = ()
+    stage: str = ""
+    answers: bool = True
+
+
+class VmcSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    stage: str = ""
+    weight: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+
+
 class MediaBridgeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(pattern=WS_URL_PATTERN)] = ""
     token: str = ""
@@ -129,6 +146,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     state: StateSettings = StateSettings()
     characters: CharactersSettings = CharactersSettings()
     emotions: EmotionsSettings = EmotionsSettings()
+    events: EventsSettings = EventsSettings()
+    vmc: VmcSettings = VmcSettings()
     media_bridge: MediaBridgeSettings = MediaBridgeSettings()
     log: LogSettings = LogSettings()
 
@@ -289,12 +308,33 @@ def _describe(kind: msgspec.inspect.Type) -> str:
             return "a ws:// or wss:// address, or nothing"
         case msgspec.inspect.StrType():
             return "text"
+        case msgspec.inspect.VarTupleType(
+            item_type=msgspec.inspect.StrType(pattern=pattern), max_length=most
+        ) if pattern == WS_ADDRESS_PATTERN:
+            return f"a list of at most {most} ws:// or wss:// addresses"
         case _:
             return "a list of texts"
 
 
 def _check_together(settings: Settings) -> None:
     """What one key alone cannot say."""
-    auth = settings.auth
-    if auth.token and (len(auth.token) > 512 or not re.fullmatch(r"[!-~]+", auth.token)):
-        raise ConfigError("auth.token", "expected up to 512 printable ASCII characters, no spaces")
+    auth, events = settings.auth, settings.events
+    if auth.token:
+        _check_token("auth.token", auth.token)
+    for place, address in enumerate(events.connect):
+        if address in events.connect[:place]:
+            raise ConfigError(f"events.connect[{place}]", "this address is there twice")
+    if events.tokens and len(events.tokens) != len(events.connect):
+        raise ConfigError(
+            "events.tokens",
+            'expected one for each address of events.connect, in the same order ("" where there '
+            f"is none), not {len(events.tokens)} for {len(events.connect)}",
+        )
+    for place, token in enumerate(events.tokens):
+        if token:
+            _check_token(f"events.tokens[{place}]", token)
+
+
+def _check_token(where: str, token: str) -> None:
+    if len(token) > 512 or not re.fullmatch(r"[!-~]+", token):
+        raise ConfigError(where, "expected up to 512 printable ASCII characters, no spaces")

@@ -66,6 +66,17 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
         ({"AVATAR_MEDIA_BRIDGE__URL": "http://x"}, "media_bridge.url", "wss://"),
         ({"AVATAR_AUTH__ALLOWED_HOSTS": "a"}, "auth.allowed_hosts", "a list"),
         ({"AVATAR_AUTH__TOKEN": "two words"}, "auth.token", "no spaces"),
+        ({"AVATAR_EVENTS__CONNECT": '["http://x"]'}, "events.connect[0]", "wss://"),
+        ({"AVATAR_EVENTS__CONNECT": "ws://x"}, "events.connect", "a list of"),
+        ({"AVATAR_EVENTS__CONNECT": '["ws://x", "ws://x"]'}, "events.connect[1]", "twice"),
+        ({"AVATAR_EVENTS__TOKENS": '["a"]'}, "events.tokens", "one for each"),
+        (
+            {"AVATAR_EVENTS__CONNECT": '["ws://x"]', "AVATAR_EVENTS__TOKENS": '["a b"]'},
+            "events.tokens[0]",
+            "no spaces",
+        ),
+        ({"AVATAR_VMC__PORT": "65536"}, "vmc.port", "at most 65535"),
+        ({"AVATAR_VMC__WEIGHT": "2"}, "vmc.weight", "at most 1"),
     ],
 )
 def test_a_wrong_setting_names_its_key_and_what_would_be_right(
