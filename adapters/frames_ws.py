@@ -24,11 +24,16 @@ _GOODBYES: Final = {
     Parting.LEFT: (WSCloseCode.OK, b""),
     Parting.STALLED: (WSCloseCode.POLICY_VIOLATION, b"took no frame for too long"),
     Parting.SHUTDOWN: (WSCloseCode.GOING_AWAY, b"the server is stopping"),
+    Parting.REMOVED: (WSCloseCode.GOING_AWAY, b"the stage has been removed"),
 }
 # How long the other side may take to answer our close and to take what it still has coming.
 # One that has stalled will not answer at all.
-_ANSWER_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0}
-_FLUSH_S: Final = {Parting.LEFT: 1.0, Parting.STALLED: 2.0, Parting.SHUTDOWN: 0.5}
+_ANSWER_S: Final = {
+    Parting.LEFT: 1.0, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0, Parting.REMOVED: 1.0,
+}  # fmt: skip
+_FLUSH_S: Final = {
+    Parting.LEFT: 1.0, Parting.STALLED: 2.0, Parting.SHUTDOWN: 0.5, Parting.REMOVED: 0.5,
+}  # fmt: skip
 
 
 class ViewerSocket(web.WebSocketResponse):
@@ -60,7 +65,8 @@ class FramesEndpoint:
         self._daemon = daemon
         self._audience = audience
         # One for all viewers of a stage that want the same; goes with the last of them.
-        self._memos: WeakValueDictionary[tuple[str, ImageFormat, Framing], Memo] = (
+        # By the stage itself: another of the same name counts its frames anew.
+        self._memos: WeakValueDictionary[tuple[StagePort, ImageFormat, Framing], Memo] = (
             WeakValueDictionary()
         )
 
@@ -125,7 +131,7 @@ class FramesEndpoint:
         return response
 
     def _memo(self, stage: StagePort, query: ViewerQuery) -> Memo:
-        key = (stage.name, query.format, query.framing)
+        key = (stage, query.format, query.framing)
         memo = self._memos.get(key)
         if memo is None:
             bare = query.framing is Framing.BARE

@@ -160,6 +160,12 @@ class PrometheusMetrics:
         """Set a gauge."""
         _child(self._family(metric, Gauge), labels).set(value)
 
+    def forget(self, **labels: str) -> None:
+        """Drop every series that has these labels."""
+        for metric, declared in _DECLARED.items():
+            if labels.keys() <= set(declared.labels):
+                self._families[metric].remove_by_labels(labels)
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format. Takes milliseconds: belongs in a thread."""
         return generate_latest(self._registry)

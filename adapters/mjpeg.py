@@ -23,7 +23,9 @@ _HEADERS: Final = {
     hdrs.CACHE_CONTROL: "no-store",
     hdrs.CONNECTION: "close",
 }
-_FLUSH_S: Final = {Parting.LEFT: 0.5, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0}
+_FLUSH_S: Final = {
+    Parting.LEFT: 0.5, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0, Parting.REMOVED: 0.5,
+}  # fmt: skip
 
 
 class MjpegEndpoint:
@@ -38,7 +40,8 @@ class MjpegEndpoint:
         self._daemon = daemon
         self._audience = audience
         # One for all viewers of a stage; goes with the last of them.
-        self._memos: WeakValueDictionary[tuple[str, bool], Memo] = WeakValueDictionary()
+        # By the stage itself: another of the same name counts its frames anew.
+        self._memos: WeakValueDictionary[tuple[StagePort, bool], Memo] = WeakValueDictionary()
 
     def routes(self) -> list[web.RouteDef]:
         """What to add to the application."""
@@ -93,7 +96,7 @@ class MjpegEndpoint:
         return response
 
     def _memo(self, stage: StagePort, chunked: bool) -> Memo:
-        key = (stage.name, chunked)
+        key = (stage, chunked)
         memo = self._memos.get(key)
         if memo is None:
             memo = self._memos[key] = Memo(_chunked_part if chunked else _part)

@@ -45,6 +45,7 @@ class Parting(StrEnum):
     LEFT = "left"  # it closed the connection, or it is gone
     STALLED = "stalled"  # it took nothing for too long
     SHUTDOWN = "shutdown"
+    REMOVED = "removed"  # its stage has been
 
 
 class NoSeatError(AvatarError):
@@ -261,6 +262,7 @@ class Audience:
         self.clock = clock
         self._seats: Counter[str] = Counter()
         self._viewers: dict[Viewer, tuple[int, int]] = {}  # frames counted: sent, dropped
+        self._watching: dict[Viewer, str] = {}  # the stage's name
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
         self._empty = asyncio.Event()
@@ -295,6 +297,7 @@ class Audience:
         line = log.bind(kind=viewer.kind, stage=stage.name, **about)
         line.info("viewer_opened", format=viewer.format.value)
         self._viewers[viewer] = (0, 0)
+        self._watching[viewer] = stage.name
         if self._watch is None:
             self._watch = asyncio.create_task(self._check_viewers(), name="audience")
         if self._closing:
@@ -306,7 +309,7 @@ class Audience:
             stage.detach(viewer)
             viewer.end(Parting.LEFT)
             self._count(viewer)
-            del self._viewers[viewer]
+            del self._viewers[viewer], self._watching[viewer]
             line.info(
                 "viewer_closed",
                 parting=str(viewer.parting),
@@ -314,6 +317,12 @@ class Audience:
                 dropped=viewer.dropped,
                 seconds=round(self.clock() - began_s, 1),
             )
+
+    def let_go(self, stage: str) -> None:
+        """End the viewers of a stage that has been removed."""
+        for viewer, watched in list(self._watching.items()):
+            if watched == stage:
+                viewer.end(Parting.REMOVED)
 
     async def close(self) -> None:
         """End every viewer and wait until their connections are closed; idempotent."""

@@ -44,16 +44,14 @@ from orchestrator.logs import logging_to
 from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
+from orchestrator.stages import StageKit, StageSet
 from orchestrator.state_file import StateFile, StateSaver
 from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
 from pipeline.errors import (
-    AvatarError,
     ConfigError,
     ErrorCode,
     InvalidEventError,
-    PortraitError,
 )
-from pipeline.fallback import FallbackLadder
 from pipeline.frame_cache import FrameCache
 from pipeline.picture import FormatEncoder
 from pipeline.ports import Metric
@@ -62,7 +60,6 @@ from pipeline.render_host import RenderHost
 log = structlog.get_logger()
 
 SERVER_NAME: Final = f"avatar-orchestrator/{__version__}"
-MAIN_STAGE: Final = "main"
 # A frame or a deliberate rest at least this often, or the watchdog is not fed.
 PROGRESS_S: Final = 5.0
 PROBE_S: Final = 5.0
@@ -70,6 +67,7 @@ PROBE_S: Final = 5.0
 # happens is over in a fraction of a second.
 PRODUCERS_STOP_S: Final = 1.0
 VIEWERS_STOP_S: Final = 2.0
+STAGES_STOP_S: Final = 1.0
 STATE_STOP_S: Final = 1.0
 RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
@@ -154,27 +152,24 @@ class Daemon:
         self._stop = asyncio.Event()
         self._status = ExitStatus.OK
         self._not_ready: str | None = "starting"
-        self._stage: Stage | None = None
+        self._stages: StageSet | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     # --- what adapters call ---------------------------------------------------------------
 
     def stage(self, name: str | None) -> Stage:
         """The stage of that name, the default one for None."""
-        if self._stage is None:
+        if self._stages is None:
             raise InvalidEventError(ErrorCode.NOT_READY, "the stage is being set up; try again")
-        if name is not None and name != self._stage.name:
-            raise InvalidEventError(
-                ErrorCode.UNKNOWN_STAGE,
-                f"there is no stage {name[:64]!r}; there is {self._stage.name}",
-                field="stage",
-                suggestions=(self._stage.name,),
-            )
-        return self._stage
+        return self._stages.get(name)
+
+    @property
+    def _main(self) -> Stage | None:
+        return self._stages.main if self._stages is not None else None
 
     def health(self) -> HealthBody:
         """The body of GET /health."""
-        stage = self._stage
+        stage = self._main
         renderer = stage.renderer() if stage is not None else None
         degraded = stage.degraded if stage is not None else None
         return {
@@ -196,7 +191,7 @@ class Daemon:
 
     def characters(self) -> CharactersBody:
         """The body of GET /v1/characters."""
-        on_stage = self._stage.character_name if self._stage is not None else None
+        on_stage = self._main.character_name if self._main is not None else None
         listed: list[CharacterBody] = [
             {"name": each.name, "title": each.title, "licence": each.licence}
             for each in self._characters
@@ -237,8 +232,8 @@ class Daemon:
             log.error("reload_refused", error=str(error))
         else:
             self._emotions, self._characters = emotions, characters
-            if self._stage is not None:
-                self._stage.reload(emotions, characters)
+            if self._stages is not None:
+                self._stages.reload(emotions, characters)
             log.info("reloaded", emotions=len(emotions.labels), characters=list(characters.names))
         self._notifier.ready()
 
@@ -289,37 +284,28 @@ class Daemon:
         cache = FrameCache(settings.cache.max_bytes, self._metrics)
         encoder = FormatEncoder(cache, self._metrics)
         at_the_end("encoder", lambda: encoder.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
-        ladder = FallbackLadder(
-            host,
-            cache,
-            encoder,
-            stage=MAIN_STAGE,
-            size_px=settings.stage.size_px,
-            quality=settings.stage.jpeg_quality,
-            deadline_s=settings.renderer.deadline_ms / 1000.0,
-            metrics=self._metrics,
-            clock=self._clock.now,
-        )
-        resources.callback(ladder.close)
-        stage = Stage(
-            MAIN_STAGE,
+        kit = StageKit(
             server=SERVER_NAME,
-            settings=settings.stage,
             idle=settings.idle,
-            emotions=self._emotions,
-            characters=self._characters,
-            ladder=ladder,
+            deadline_s=settings.renderer.deadline_ms / 1000.0,
+            host=host,
+            cache=cache,
+            encoder=encoder,
             files=files,
             metrics=self._metrics,
             clock=self._clock,
         )
-        if await first_of(self._introduce(stage, files), self._stop) is None:
+        self._stages = stages = StageSet(settings, kit, self._emotions, self._characters)
+        resources.callback(stages.let_go)
+        memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
+        stage = await first_of(stages.open(memory), self._stop)
+        if stage is None:
             return
-        saver = StateSaver(self._state, lambda: {MAIN_STAGE: stage.memory()}, files)
-        stage.changed = saver.soon
+        saver = StateSaver(self._state, stages.memory, files)
+        stages.hooks.changed = saver.soon
+        stages.hooks.removed = audience.let_go
         at_the_end("state", saver.now, STATE_STOP_S)
         _freeze_garbage()
-        self._stage = stage
 
         at_the_end("viewers", audience.close, VIEWERS_STOP_S)
         if settings.media_bridge.url:
@@ -330,38 +316,17 @@ class Daemon:
                 metrics=self._metrics,
             )
             await resources.enter_async_context(self._vital("media-bridge", bridge.run()))
+        at_the_end("stages", stages.close, STAGES_STOP_S)
+        stages.run()
         await resources.enter_async_context(self._vital("stage", stage.run()))
         at_the_end("producers", events.close, PRODUCERS_STOP_S)
-        housekeeping = self._housekeeping(stage, cache, saver)
+        housekeeping = self._housekeeping(stages, cache, saver)
         resources.callback(housekeeping.shutdown, wait=False)
         watchdog_s = self._notifier.watchdog_interval_s
         if watchdog_s is not None:
             feeding = feed_watchdog(self._notifier.watchdog, self._making_progress, watchdog_s)
             await resources.enter_async_context(self._vital("watchdog", feeding))
         await self._publish_until_stopped(stage, server.port)
-
-    async def _introduce(self, stage: Stage, files: ThreadPoolExecutor) -> bool:
-        """Put the remembered character on stage, else the one of the settings."""
-        loop = asyncio.get_running_loop()
-        memory = (await loop.run_in_executor(files, self._state.load)).get(MAIN_STAGE)
-        memory = memory if isinstance(memory, dict) else {}
-        try:
-            stage.remember(memory)
-        except ValueError as error:
-            log.warning("mood_not_restored", error=str(error))
-        remembered = memory.get("character")
-        wanted = self._settings.stage.character
-        if isinstance(remembered, str) and remembered != wanted:
-            try:
-                await stage.introduce(self._characters.get(remembered))
-                return True
-            except AvatarError as error:
-                log.warning("character_not_restored", character=remembered, error=str(error))
-        try:
-            await stage.introduce(self._characters.get(wanted))
-        except (InvalidEventError, PortraitError) as error:
-            raise ConfigError("stage.character", str(error)) from error
-        return True
 
     async def _publish_until_stopped(self, stage: Stage, port: int) -> None:
         await first_of(stage.first_frame.wait(), self._stop)
@@ -397,7 +362,7 @@ class Daemon:
         sys.stdout.flush()
 
     def _making_progress(self) -> bool:
-        stage = self._stage
+        stage = self._main
         return stage is not None and self._clock.now() - stage.progress_s < PROGRESS_S
 
     def _device_lost(self, reason: str) -> None:
@@ -421,7 +386,9 @@ class Daemon:
             task.add_done_callback(ended)
             yield
 
-    def _housekeeping(self, stage: Stage, cache: FrameCache, saver: StateSaver) -> AsyncIOScheduler:
+    def _housekeeping(
+        self, stages: StageSet, cache: FrameCache, saver: StateSaver
+    ) -> AsyncIOScheduler:
         """Periodic work: figures to the log, the state to its file, a look at what is broken.
 
         Coroutines all: the scheduler would run plain functions in threads, and all of this
@@ -430,19 +397,21 @@ class Daemon:
 
         async def report() -> None:
             stats = cache.stats
-            log.info(
-                "figures",
-                seq=stage.seq,
-                viewers=stage.snapshot()["viewers"],
-                cache_entries=stats.entries,
-                cache_bytes=stats.bytes,
-                cache_hits=stats.hits,
-                cache_misses=stats.misses,
-                degraded=stage.degraded,
-            )
+            for stage in stages:
+                log.info(
+                    "figures",
+                    stage=stage.name,
+                    seq=stage.seq,
+                    viewers=stage.snapshot()["viewers"],
+                    cache_entries=stats.entries,
+                    cache_bytes=stats.bytes,
+                    cache_hits=stats.hits,
+                    cache_misses=stats.misses,
+                    degraded=stage.degraded,
+                )
 
         async def probe() -> None:
-            stage.probe()
+            stages.probe()
 
         scheduler = AsyncIOScheduler(timezone=UTC)
         every_s = self._settings.log.report_every_s

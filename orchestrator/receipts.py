@@ -14,6 +14,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from orchestrator.expression.sequencer import CueProgress, Ending, FaceSample
+from pipeline.errors import ErrorCode
 from pipeline.ports import Metric, Metrics, Reply
 from pipeline.types import (
     CueExpired,
@@ -22,6 +23,8 @@ from pipeline.types import (
     CueStarted,
     CueSuperseded,
     EmotionEvent,
+    ErrorInfo,
+    Failure,
     InterruptDone,
     Policy,
     StageReply,
@@ -136,6 +139,22 @@ class Receipts:
                 self._progressed(progress, frame)
         self._ended(sample.endings, frame)
         self._left(sample.interrupts_done, frame)
+
+    def close(self, seq: int, pts_s: float, why: str) -> None:
+        """No frame will follow: every cue ends now, and interrupts are not carried out.
+
+        Args:
+            seq, pts_s: of the newest frame.
+            why: for producers that wait for an interrupt.
+        """
+        for cue_id, owed in self._cues.items():
+            self._metrics.count(Metric.CUES_ENDED, stage=self._stage, ending="superseded")
+            owed.give(CueSuperseded(cue_id, "", seq, pts_s))
+        for interrupt_id, interrupts in self._interrupts.items():
+            for each in interrupts:
+                each.reply(Failure(interrupt_id, ErrorInfo(ErrorCode.UNKNOWN_STAGE.value, why)))
+        self._cues.clear()
+        self._interrupts.clear()
 
     def _progressed(self, progress: CueProgress, frame: Publication) -> None:
         owed = self._cues.get(progress.id)

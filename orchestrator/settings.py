@@ -22,6 +22,9 @@ ENV_PREFIX: Final = "AVATAR_"
 CONFIG_FILE: Final = "avatar.toml"
 WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
 WS_ADDRESS_PATTERN: Final = r"^wss?://\S+$"
+STAGE_NAME_PATTERN: Final = r"[a-z0-9_-]{1,64}"
+STAGES_TABLE: Final = "stages"
+MAIN_STAGE: Final = "main"
 DEVICE_PATTERN: Final = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)(?![\s\S])"
 
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
@@ -47,6 +50,9 @@ class LimitsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     messages_per_s: Annotated[float, Meta(ge=1.0, le=100_000.0)] = 200.0
     producers: Annotated[int, Meta(ge=1, le=10_000)] = 64
     viewers: Annotated[int, Meta(ge=1, le=10_000)] = 2000
+    stages: Annotated[int, Meta(ge=1, le=64)] = 8
+    upload_bytes: Annotated[int, Meta(ge=1024, le=256 * 2**20)] = 16 * 2**20
+    upload_pixels: Annotated[int, Meta(ge=4096, le=400_000_000)] = 40_000_000
 
 
 class StageSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,11 +61,29 @@ class StageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     width: Side = 512
     height: Side = 512
     jpeg_quality: Annotated[int, Meta(ge=1, le=100)] = 88
+    idle_seed: Annotated[int, Meta(ge=-1, le=2**32 - 1)] = -1
     viewer_stall_s: PositiveSeconds = 10.0
 
     @property
     def size_px(self) -> tuple[int, int]:
         return self.width, self.height
+
+
+class StageOverrides(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What another stage has otherwise than `[stage]`; None where it has the same."""
+
+    character: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    fps: Annotated[float, Meta(ge=1.0, le=120.0)] | None = None
+    width: Side | None = None
+    height: Side | None = None
+    jpeg_quality: Annotated[int, Meta(ge=1, le=100)] | None = None
+    idle_seed: Annotated[int, Meta(ge=-1, le=2**32 - 1)] | None = None
+
+    def over(self, stage: StageSettings) -> StageSettings:
+        """The settings of that other stage."""
+        every = msgspec.structs.asdict(self)
+        given = {key: value for key, value in every.items() if value is not None}
+        return msgspec.structs.replace(stage, **given)
 
 
 class RendererSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +123,10 @@ class StateSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 class CharactersSettings(Struct, frozen=True, forbid_unknown_fields=True):
     dir: str = ""
+    max_uploaded: Annotated[int, Meta(ge=0, le=10_000)] = 64
+    max_uploaded_bytes: Annotated[int, Meta(ge=2**20, le=2**40)] = 512 * 2**20
+    fetch: Literal["off", "public", "any"] = "public"
+    fetch_s: PositiveSeconds = 15.0
 
 
 class EmotionsSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +167,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()
     stage: StageSettings = StageSettings()
+    stages: dict[str, StageOverrides] = {}
     renderer: RendererSettings = RendererSettings()
     liveportrait: LivePortraitSettings = LivePortraitSettings()
     idle: IdleSettings = IdleSettings()
@@ -217,6 +246,12 @@ def _apply_environment(tables: dict[str, Any], environ: Mapping[str, str]) -> No
             problem = f"no table {table!r}; there are {', '.join(Settings.__struct_fields__)}"
             raise ConfigError(variable, problem)
         section = tables.setdefault(table, {})
+        if table == STAGES_TABLE and isinstance(section, dict):
+            name, _, key = key.rpartition("__")
+            if not name:
+                problem = "a stage's name belongs between: AVATAR_STAGES__NAME__KEY"
+                raise ConfigError(variable, problem)
+            section = section.setdefault(name, {})
         if isinstance(section, dict):
             section[key] = _environment_value(environ[variable])
 
@@ -232,6 +267,8 @@ def _refuse_single_underscore(variable: str, rest: str) -> None:
 
 
 def _table_type(table: str) -> type[Struct] | None:
+    if table.partition(".")[0] == STAGES_TABLE:
+        return StageOverrides
     for field in msgspec.structs.fields(Settings):
         if field.name == table:
             assert isinstance(field.type, type)
@@ -250,18 +287,42 @@ def _environment_value(text: str) -> Any:
 
 
 def _convert(tables: dict[str, Any]) -> Settings:
+    tables = dict(tables)
+    stages = tables.pop(STAGES_TABLE, {})
     try:
-        return msgspec.convert(tables, Settings, strict=False)
+        settings = msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:
         where, problem = _explain(str(error))
         raise ConfigError(where, problem) from error
+    return msgspec.structs.replace(settings, stages=_stages(stages))
 
 
-def _explain(message: str) -> tuple[str, str]:
+def _stages(tables: object) -> dict[str, StageOverrides]:
+    """`[stages.NAME]`, one after the other: msgspec does not name the key of a mapping."""
+    if not isinstance(tables, dict):
+        raise ConfigError(STAGES_TABLE, "expected tables, each [stages.NAME]")
+    stages = {}
+    for name, table in tables.items():
+        if name == MAIN_STAGE:
+            problem = "the stage main is the one of [stage]; set its keys there"
+            raise ConfigError(f"{STAGES_TABLE}.{name}", problem)
+        if not re.fullmatch(STAGE_NAME_PATTERN, name):
+            problem = "a stage's name has 1 to 64 of a-z, 0-9, '-' and '_'"
+            raise ConfigError(f"{STAGES_TABLE}.{name[:80]}", problem)
+        try:
+            stages[name] = msgspec.convert(table, StageOverrides, strict=False)
+        except msgspec.ValidationError as error:
+            where, problem = _explain(str(error), f"{STAGES_TABLE}.{name}")
+            raise ConfigError(where, problem) from error
+    return stages
+
+
+def _explain(message: str, below: str = "") -> tuple[str, str]:
     """msgspec's sentence as (full path of the key, what would be right)."""
     matched = re.fullmatch(r"(?s)(.*?)(?: - at `\$\.?(.*)`)?", message)
     assert matched is not None
     problem, path = matched.group(1), matched.group(2) or ""
+    path = ".".join(part for part in (below, path) if part)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
     if unknown is None:
         return path or "settings", _what_is_right(path) or problem.replace("`", "")
@@ -274,6 +335,8 @@ def _explain(message: str) -> tuple[str, str]:
 def _what_is_right(path: str) -> str | None:
     """What a key takes, from its own annotation: `expected a whole number, >= 1, <= 65535`."""
     table, _, key = path.partition(".")
+    if table == STAGES_TABLE:
+        _, _, key = key.partition(".")
     struct = _table_type(table)
     if struct is None:
         return None
@@ -291,6 +354,8 @@ def _describe(kind: msgspec.inspect.Type) -> str:
     match kind:
         case msgspec.inspect.LiteralType(values=values):
             return "one of " + ", ".join(repr(value) for value in values)
+        case msgspec.inspect.UnionType(types=types):
+            return _describe(types[0])  # the other one is None: left out
         case msgspec.inspect.BoolType():
             return "true or false"
         case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
@@ -318,6 +383,9 @@ def _describe(kind: msgspec.inspect.Type) -> str:
 
 def _check_together(settings: Settings) -> None:
     """What one key alone cannot say."""
+    if len(settings.stages) + 1 > settings.limits.stages:
+        problem = f"main and {len(settings.stages)} of [stages] are more than that"
+        raise ConfigError("limits.stages", problem)
     auth, events = settings.auth, settings.events
     if auth.token:
         _check_token("auth.token", auth.token)

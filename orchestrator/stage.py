@@ -154,6 +154,8 @@ class Stage:
         self._character: Character | None = None
         self._switches: asyncio.Queue[_Switch] = asyncio.Queue(WAITING_SWITCHES)
         self._shown: list[_Switch] = []
+        self._awaited: list[_Switch] = []  # in the queue or being prepared
+        self._gone = False
 
     # --- what adapters call ---------------------------------------------------------------
 
@@ -193,6 +195,8 @@ class Stage:
         """Take one message; every answer goes to `reply`."""
         now_s = self._clock.now()
         try:
+            if self._gone:
+                raise self._removed(getattr(message, "id", None))
             match message:
                 case EmotionEvent():
                     self._take_emotion(message, reply, now_s)
@@ -321,6 +325,29 @@ class Stage:
         if self._character is not None and self._character.name in characters.names:
             self._queue_switch(_Switch(characters.get(self._character.name), None, None))
         self._wake_up()
+
+    def replace_characters(self, characters: CharacterBook) -> None:
+        """Switch to others from now on; who is on stage stays."""
+        self._characters = characters
+
+    @property
+    def characters_in_use(self) -> frozenset[str]:
+        """Who is on stage, and who is to come."""
+        return frozenset({self.character_name, *(each.character.name for each in self._awaited)})
+
+    def close(self) -> None:
+        """The stage is removed: end what is owed to producers, and refuse what still comes."""
+        self._gone = True
+        pts_s = self._hub.newest[0].pts_s if self._hub.newest is not None else 0.0
+        self._receipts.close(self._seq, pts_s, self._removed(None).message)
+        for switch in (*self._awaited, *self._shown):
+            if switch.message is not None and switch.reply is not None:
+                self._refuse(switch.message, self._removed(switch.message.id), switch.reply)
+        self._awaited, self._shown = [], []
+
+    def _removed(self, event_id: str | None) -> InvalidEventError:
+        problem = f"the stage {self._name} has been removed"
+        return InvalidEventError(ErrorCode.UNKNOWN_STAGE, problem, field="stage", event_id=event_id)
 
     def probe(self) -> None:
         """Look whether a failed renderer works again; a stage at rest draws nothing that would."""
@@ -526,6 +553,7 @@ class Stage:
             self._switches.put_nowait(switch)
         except asyncio.QueueFull:
             return False
+        self._awaited.append(switch)
         return True
 
     async def _switch_characters(self) -> None:
@@ -539,6 +567,8 @@ class Stage:
                     problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
                     switch.reply(Failure(switch.message.id, problem))
                 continue
+            finally:
+                self._awaited = [each for each in self._awaited if each is not switch]
             self._shown.append(switch)
             self.changed()
             self._wake_up()
@@ -556,7 +586,8 @@ class Stage:
         faces = Performance(self._emotions, self._idle(0), character.gains, character.rest)
         await self._ladder.show(loaded.portrait, faces.key_faces(), accept_still=first)
         self._character = character
-        idle = self._idle(character.idle_seed)
+        own_seed = self._settings.idle_seed < 0
+        idle = self._idle(character.idle_seed if own_seed else self._settings.idle_seed)
         self._performance.cast(idle, character.gains, character.rest)
         log.info(
             "character_on_stage",

@@ -43,6 +43,11 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     UNAUTHORIZED = "unauthorized"
     NOT_READY = "not_ready"
+    # Of HTTP requests alone: section 4.
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    INVALID_IMAGE = "invalid_image"
+    NO_FACE = "no_face"
 
 
 class ConfigError(AvatarError):

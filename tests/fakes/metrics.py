@@ -31,6 +31,12 @@ class RecordingMetrics:
         with self._lock:
             self.gauges[metric, frozenset(labels.items())] = value
 
+    def forget(self, **labels: str) -> None:
+        with self._lock:
+            for kept in (self.counts, self.observed, self.gauges):
+                for key in [key for key in kept if key[1] >= labels.items()]:
+                    del kept[key]
+
     def total(self, metric: Metric, **labels: str) -> float:
         """Sum of a counter over every label set that has these labels."""
         with self._lock:

@@ -1,6 +1,7 @@
 """The composition: what the parts cannot show alone."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +14,15 @@ from tests.fakes.metrics import RecordingMetrics
 class Housekept:
     """Counts what housekeeping asks of stage and state."""
 
+    name = "main"
     seq = 0
     degraded = None
 
     def __init__(self) -> None:
         self.loops: list[asyncio.AbstractEventLoop] = []
+
+    def __iter__(self) -> "Iterator[Housekept]":
+        yield self
 
     def probe(self) -> None:
         self.loops.append(asyncio.get_running_loop())
