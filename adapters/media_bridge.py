@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
@@ -16,6 +15,7 @@ from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
 
 from adapters import frame_codec, tcp
+from adapters.dialling import Backoff, reason, without_secrets
 from pipeline.errors import SinkError
 from pipeline.ports import Metric, Metrics, StagePort
 from pipeline.types import FrameInfo, ImageFormat
@@ -24,36 +24,10 @@ log = structlog.get_logger()
 
 KIND: Final = "media_bridge"
 
-_FIRST_DELAY_S: Final = 0.5
 _MAX_INPUT_BYTES: Final = 65_536
-_MAX_REASON_CHARS: Final = 200
 _CLOSE_S: Final = 1.0
 # A MediaBridge that took so many is there; what ended the connection is no reason to stay away.
 PROVING_FRAMES: Final = 5
-
-
-class Backoff:
-    """Delays between attempts: doubling up to a limit, each shortened at random by up to half.
-
-    Args:
-        limit_s: longest delay.
-        rng: source of the jitter, which keeps many daemons from dialling in step.
-    """
-
-    def __init__(self, limit_s: float, rng: random.Random) -> None:
-        self._limit_s = limit_s
-        self._rng = rng
-        self._next_s = min(_FIRST_DELAY_S, limit_s)
-
-    def reset(self) -> None:
-        """Start again with the shortest delay."""
-        self._next_s = min(_FIRST_DELAY_S, self._limit_s)
-
-    def next_s(self) -> float:
-        """Seconds to wait before the next attempt."""
-        delay_s = self._next_s
-        self._next_s = min(2.0 * delay_s, self._limit_s)
-        return delay_s * self._rng.uniform(0.5, 1.0)
 
 
 class MediaBridgeSink:
@@ -114,7 +88,7 @@ class MediaBridgeSink:
         self._sent = 0
         self._dropped = 0
         self._counted = (0, 0)
-        self._log = log.bind(stage=stage.name, url=_without_secrets(url))
+        self._log = log.bind(stage=stage.name, url=without_secrets(url))
         self._trouble: str | None = None
 
     @property
@@ -258,8 +232,7 @@ class MediaBridgeSink:
 
     def _report(self, error: Exception, connected_s: float | None) -> None:
         """One line when the connection is lost, one for each new reason why there is none."""
-        text = str(error).replace(self._url, _without_secrets(self._url))
-        trouble = f"{type(error).__name__}: {text}"[:_MAX_REASON_CHARS]
+        trouble = reason(error, self._url)
         if connected_s is not None:
             self._log.warning(
                 "media_bridge_lost",
@@ -269,9 +242,3 @@ class MediaBridgeSink:
         elif trouble != self._trouble:
             self._trouble = trouble
             self._log.warning("media_bridge_unreachable", reason=trouble)
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without user name, password and query, which may carry tokens."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

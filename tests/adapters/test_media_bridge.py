@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import structlog
 
-from adapters.media_bridge import KIND, Backoff, MediaBridgeSink
+from adapters.dialling import Backoff
+from adapters.media_bridge import KIND, MediaBridgeSink
 from pipeline.ports import Metric
 from pipeline.types import ImageFormat
 from tests.fakes.frames import FakeStage, until
