@@ -32,6 +32,7 @@ from torch.nn import functional
 from pipeline.liveportrait import folding
 from pipeline.liveportrait.folding import Folded
 from pipeline.liveportrait.keypoints import KEYPOINTS
+from pipeline.liveportrait.sampling import identity_grid, sample
 from pipeline.liveportrait.warping_module import (
     COMPRESSED,
     DECODER_WIDTHS,
@@ -40,8 +41,6 @@ from pipeline.liveportrait.warping_module import (
     ConvNorm3d,
     Warped,
     WarpingModule,
-    identity_grid,
-    sample,
 )
 
 _DEPTH, _SIDE = 16, 64

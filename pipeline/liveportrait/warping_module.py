@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.liveportrait.appearance_feature_extractor import VOLUME_CHANNELS, VOLUME_DEPTH
 from pipeline.liveportrait.keypoints import KEYPOINTS
+from pipeline.liveportrait.sampling import identity_grid, sample
 
 MOTIONS = KEYPOINTS + 1
 COMPRESSED = 4
@@ -45,24 +46,6 @@ class Warped(NamedTuple):
     occlusion: Tensor
     deformation: Tensor
     out: Tensor
-
-
-def identity_grid(depth: int, height: int, width: int, like: Tensor) -> Tensor:
-    """(D, H, W, 3) cell centres as (x, y, z), -1 at the first and +1 at the last cell.
-
-    Sampling reads with `align_corners=False`, so even the identity is not an exact copy
-    (specification 3.3, step 2).
-    """
-    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in (depth, height, width)]
-    z, y, x = torch.meshgrid(*(2 * i / (len(i) - 1) - 1 for i in axes), indexing="ij")
-    return torch.stack((x, y, z), dim=-1)
-
-
-def sample(volume: Tensor, grid: Tensor) -> Tensor:
-    """Read (N, C, D, H, W) at (N, D, H, W, 3): trilinear, zero outside."""
-    return functional.grid_sample(
-        volume, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
 
 
 class ConvNorm3d(nn.Module):

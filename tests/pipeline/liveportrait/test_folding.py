@@ -12,11 +12,10 @@ from torch.nn import functional  # noqa: E402
 from pipeline.liveportrait import fast_generator, fast_warping, folding  # noqa: E402
 from pipeline.liveportrait.folding import Folded  # noqa: E402
 from pipeline.liveportrait.keypoints import KEYPOINTS  # noqa: E402
+from pipeline.liveportrait.sampling import identity_grid, sample  # noqa: E402
 from pipeline.liveportrait.spade_generator import SpadeNorm, SpectralConv2d  # noqa: E402
 from pipeline.liveportrait.warping_module import (  # noqa: E402
     DenseMotionNetwork,
-    identity_grid,
-    sample,
 )
 
 
