@@ -14,12 +14,13 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from pipeline.bodies import StateBody
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import (
     ARKIT_BLENDSHAPES,
@@ -58,6 +59,8 @@ from pipeline.types import (
 # where Python's `$` would let a final newline pass.
 _ID_PATTERN: Final = r"^[ -~]{1,64}(?![\s\S])"
 _ID = re.compile(_ID_PATTERN)
+
+INTERNAL: Final = "internal"  # the code of an error that is ours
 
 _MAX_MIX: Final = 64  # more than there are labels and aliases for one face
 _CONTROLS: Final = {name.lower(): name for name in ARKIT_BLENDSHAPES}
@@ -163,7 +166,24 @@ class _Message(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class EmotionMessage(_Message, frozen=True, kw_only=True, tag="emotion"):
-    """Show an emotion."""
+    """Show an emotion.
+
+    Attributes:
+        id: echoed in every consequence; the daemon makes one up. The same one again within ten
+            minutes, with the same body, happens once.
+        emotion: label or alias, in any case; required unless `mix` names one.
+        intensity: wanted strength, before the emotion's calibrated maximum.
+        mix: further emotions at the same time, label or alias to strength; the sum on the face
+            never exceeds 1.
+        attack_ms: time to 95 % of the way in; each emotion has its own default.
+        hold_ms: time at full strength; each emotion has its own default.
+        decay_ms: time to 95 % of the way out; each emotion has its own default.
+        at_ms: start this long after receipt.
+        policy: `replace` fades out what is on, `queue` waits for its end, `blend` adds to it,
+            `override` resumes it afterwards.
+        priority: a cue cannot replace or override one of higher priority.
+        ttl_ms: expire if not started within this time.
+    """
 
     id: EventId | UnsetType = UNSET
     emotion: Label | UnsetType = UNSET
@@ -207,7 +227,12 @@ class EmotionMessage(_Message, frozen=True, kw_only=True, tag="emotion"):
 
 
 class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
-    """Fade out every cue and empty the queue."""
+    """Fade out every cue and empty the queue.
+
+    Attributes:
+        id: echoed in the answer; the daemon makes one up.
+        fade_ms: time to 95 % of the way out.
+    """
 
     id: EventId | UnsetType = UNSET
     fade_ms: ShortTime = 120.0
@@ -217,7 +242,14 @@ class InterruptMessage(_Message, frozen=True, kw_only=True, tag="interrupt"):
 
 
 class MoodMessage(_Message, frozen=True, kw_only=True, tag="mood"):
-    """Set the slow layer under the cues."""
+    """Set the slow layer under the cues.
+
+    Attributes:
+        id: echoed in the answer.
+        valence: from displeased to pleased.
+        arousal: from calm to excited.
+        decay_ms: time until little of it is left.
+    """
 
     id: EventId | UnsetType = UNSET
     valence: MoodValue = 0.0
@@ -229,7 +261,12 @@ class MoodMessage(_Message, frozen=True, kw_only=True, tag="mood"):
 
 
 class CharacterMessage(_Message, frozen=True, kw_only=True, tag="character"):
-    """Switch the character."""
+    """Switch the character; the old face stays until the new one can be shown.
+
+    Attributes:
+        id: echoed in the answer; the daemon makes one up.
+        character: who is to come on; `GET /v1/characters` lists them.
+    """
 
     id: EventId | UnsetType = UNSET
     character: CharacterName
@@ -239,7 +276,16 @@ class CharacterMessage(_Message, frozen=True, kw_only=True, tag="character"):
 
 
 class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
-    """Take the next piece of a text, with emotion tags in it."""
+    """Take the next piece of a text, with emotion tags in it.
+
+    Tags are `[happy]`, `[happy:0.7]`, `<emotion name="happy" intensity="0.7"/>` and
+    `<|ACT {"emotion":{"name":"happy","intensity":0.7}}|>`; they may be cut anywhere.
+
+    Attributes:
+        id: of the text, the same in all its pieces; its cues are `id.1`, `id.2` and so on.
+        delta: what comes next of the text.
+        final: nothing comes after it, so nothing is held back any more.
+    """
 
     id: EventId
     delta: TextPiece = ""
@@ -250,7 +296,12 @@ class TextMessage(_Message, frozen=True, kw_only=True, tag="text"):
 
 
 class StateMessage(_Message, frozen=True, kw_only=True, tag="state"):
-    """Say what the character is doing."""
+    """Say what the character is doing.
+
+    Attributes:
+        id: echoed in the answer.
+        state: chooses the idle life; while speaking, emotions keep a third of the mouth.
+    """
 
     id: EventId | UnsetType = UNSET
     state: StateName
@@ -260,7 +311,16 @@ class StateMessage(_Message, frozen=True, kw_only=True, tag="state"):
 
 
 class ControlsMessage(_Message, frozen=True, kw_only=True, tag="controls"):
-    """Drive facial controls directly."""
+    """Drive facial controls directly; it lapses one second after the last message.
+
+    Attributes:
+        id: echoed in an error; otherwise there is no answer.
+        mode: cross-fade to these controls, or add them to what the emotions give.
+        weights: those controls that it is about; 0 is the character's neutral face.
+        head: those angles that it is about; positive pitch looks down, positive yaw turns to
+            the left edge of the picture, positive roll tilts to its right edge.
+        weight: strength of the whole.
+    """
 
     id: EventId | UnsetType = UNSET
     mode: ModeName = ControlsMode.SET
@@ -288,7 +348,11 @@ class ControlsMessage(_Message, frozen=True, kw_only=True, tag="controls"):
 
 
 class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
-    """Ask for the stage's snapshot."""
+    """Ask for the stage's snapshot.
+
+    Attributes:
+        id: echoed in the answer.
+    """
 
     id: EventId | UnsetType = UNSET
 
@@ -297,7 +361,11 @@ class GetStateMessage(_Message, frozen=True, kw_only=True, tag="get_state"):
 
 
 class PingMessage(_Message, frozen=True, kw_only=True, tag="ping"):
-    """Ask for a sign of life."""
+    """Ask for a sign of life.
+
+    Attributes:
+        t: comes back as it was.
+    """
 
     t: AnyJson = msgspec.field(default_factory=lambda: Raw(b"null"))
 
@@ -316,6 +384,37 @@ AnyMessage = (
     | GetStateMessage
     | PingMessage
 )
+
+EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "emotion": {
+        "type": "emotion",
+        "id": "evt-17",
+        "emotion": "happy",
+        "intensity": 0.7,
+        "mix": {"surprised": 0.2},
+        "attack_ms": 250,
+        "hold_ms": 2000,
+        "decay_ms": 600,
+        "policy": "replace",
+        "priority": 5,
+        "ttl_ms": 3000,
+    },
+    "text": {"type": "text", "id": "t1", "delta": "[happy:0.7] So good to see you!", "final": True},
+    "state": {"type": "state", "state": "thinking"},
+    "controls": {
+        "type": "controls",
+        "mode": "set",
+        "weights": {"jawOpen": 0.8},
+        "head": {"yaw": -8},
+        "weight": 1.0,
+    },
+    "mood": {"type": "mood", "valence": 0.4, "arousal": -0.2, "decay_ms": 600_000},
+    "interrupt": {"type": "interrupt", "id": "i1", "fade_ms": 120},
+    "character": {"type": "character", "id": "c1", "character": "astronaut"},
+    "get_state": {"type": "get_state"},
+    "ping": {"type": "ping", "t": 1},
+}
+"""One message of every type, for the descriptions."""
 
 _STRUCTS: Final[Mapping[str, type[_Message]]] = {
     str(struct.__struct_config__.tag): struct
@@ -631,21 +730,58 @@ def _seconds(value_ms: float | UnsetType) -> float | None:
 # --- what producers are answered ------------------------------------------------------------
 
 
-class ErrorBody(Struct, frozen=True, kw_only=True):
-    """What is wrong, for programs (`code`, `field`, `suggestions`) and for people (`message`)."""
+ErrorName = Annotated[
+    str,
+    Meta(
+        description="what is wrong, for programs",
+        extra_json_schema={"enum": [*ErrorCode, INTERNAL]},
+    ),
+]
 
-    code: str
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """What is wrong, for programs (`code`, `field`, `suggestions`) and for people (`message`).
+
+    Attributes:
+        message: one sentence that says what would be right.
+        field: the field that is to blame, in full (`mix.happy`); null if there is none.
+        suggestions: near names, where one is not known.
+    """
+
+    code: ErrorName
     message: str
     field: str | None = None
     suggestions: list[str] = []
 
 
+AnswerId = Annotated[
+    str | None,
+    Meta(description="of the message that it answers, or of the cue; null if it had none"),
+]
+FrameSeq = Annotated[int, Meta(ge=0, description="`seq` of the frame that shows it")]
+MediaTime = Annotated[float, Meta(description="media time of that frame, milliseconds")]
+Latency = Annotated[
+    float,
+    Meta(description="from receipt, or the planned start if later, to publishing; milliseconds"),
+]
+NoChange = Annotated[bool, Meta(description="true where nothing changes that would show")]
+
+
 class _Answer(Struct, frozen=True, kw_only=True, tag_field="type"):
-    id: str | None
+    id: AnswerId
 
 
 class EmotionAccepted(_Answer, frozen=True, kw_only=True, tag="emotion.accepted"):
-    """The event is on the timeline."""
+    """The event is on the timeline.
+
+    Attributes:
+        used: canonical label of the main emotion.
+        intensity: as used, from 0 to 1.
+        mix: canonical label to strength, without the main emotion.
+        mapped_from: what was sent, where an alias was mapped; else null.
+        clamped: some number was outside its range.
+        duplicate: the same event came before, and nothing else has happened.
+    """
 
     used: str
     intensity: float
@@ -656,22 +792,22 @@ class EmotionAccepted(_Answer, frozen=True, kw_only=True, tag="emotion.accepted"
 
 
 class _AtFrame(_Answer, frozen=True, kw_only=True):
-    seq: int
-    pts_ms: float
+    seq: FrameSeq
+    pts_ms: MediaTime
 
 
 class EmotionStarted(_AtFrame, frozen=True, kw_only=True, tag="emotion.started"):
     """First published frame with at least 10 % of the change."""
 
-    latency_ms: float
-    no_change: bool | UnsetType = UNSET
+    latency_ms: Latency
+    no_change: NoChange | UnsetType = UNSET
 
 
 class EmotionPeaked(_AtFrame, frozen=True, kw_only=True, tag="emotion.peaked"):
     """First published frame with at least 90 % of the change."""
 
-    latency_ms: float
-    no_change: bool | UnsetType = UNSET
+    latency_ms: Latency
+    no_change: NoChange | UnsetType = UNSET
 
 
 class EmotionFinished(_AtFrame, frozen=True, kw_only=True, tag="emotion.finished"):
@@ -679,7 +815,11 @@ class EmotionFinished(_AtFrame, frozen=True, kw_only=True, tag="emotion.finished
 
 
 class EmotionSuperseded(_AtFrame, frozen=True, kw_only=True, tag="emotion.superseded"):
-    """The cue was replaced or interrupted."""
+    """The cue was replaced or interrupted.
+
+    Attributes:
+        by: id of what did it.
+    """
 
     by: str
 
@@ -689,16 +829,24 @@ class EmotionExpired(_Answer, frozen=True, kw_only=True, tag="emotion.expired"):
 
 
 class EmotionRejected(_Answer, frozen=True, kw_only=True, tag="emotion.rejected"):
-    """The event was not accepted."""
+    """The event was not accepted; what is on the face stays.
+
+    Attributes:
+        error: why.
+    """
 
     error: ErrorBody
 
 
 class InterruptDoneAnswer(_AtFrame, frozen=True, kw_only=True, tag="interrupt.done"):
-    """The last interrupted cue has left the face."""
+    """The last interrupted cue has left the face.
+
+    Attributes:
+        superseded: ids of the cues that it ended.
+    """
 
     superseded: tuple[str, ...]
-    latency_ms: float
+    latency_ms: Latency
 
 
 class MoodOkAnswer(_Answer, frozen=True, kw_only=True, tag="mood.ok"):
@@ -710,14 +858,25 @@ class StateOkAnswer(_Answer, frozen=True, kw_only=True, tag="state.ok"):
 
 
 class CharacterSwitchedAnswer(_Answer, frozen=True, kw_only=True, tag="character.switched"):
-    """The new character is on."""
+    """The new character is on.
+
+    Attributes:
+        character: who it is.
+    """
 
     character: str
-    seq: int
+    seq: FrameSeq
 
 
 class CueOfText(Struct, frozen=True, kw_only=True):
-    """A tag of a text: its cue, and how many characters of the clean delta come before it."""
+    """A tag of a text, and its cue.
+
+    Attributes:
+        id: of the cue, in the receipts that follow.
+        emotion: canonical label.
+        intensity: wanted strength, from 0 to 1.
+        at: how many characters (code points) of the clean delta come before it.
+    """
 
     id: str
     emotion: str
@@ -726,28 +885,87 @@ class CueOfText(Struct, frozen=True, kw_only=True):
 
 
 class TextCleanAnswer(_Answer, frozen=True, kw_only=True, tag="text.clean"):
-    """What of a text is clear by now, without its tags."""
+    """What of a text is clear by now, without its tags.
+
+    Attributes:
+        delta: the text; what may still become a tag is held back.
+        cues: the tags that were taken out, in order.
+    """
 
     delta: str
     cues: list[CueOfText]
 
 
 class ErrorAnswer(_Answer, frozen=True, kw_only=True, tag="error"):
-    """A message that belongs to no cue could not be taken."""
+    """A message that belongs to no cue could not be taken.
+
+    Attributes:
+        error: why.
+    """
 
     error: ErrorBody
 
 
+class InterruptAccepted(_Answer, frozen=True, kw_only=True, tag="interrupt.accepted"):
+    """By POST only: the cues are fading, and it takes longer than the request may."""
+
+
+class CharacterAccepted(_Answer, frozen=True, kw_only=True, tag="character.accepted"):
+    """By POST only: the character is coming, and it takes longer than the request may."""
+
+
+class ControlsAccepted(_Answer, frozen=True, kw_only=True, tag="controls.accepted"):
+    """By POST only: the controls are on the face for a second."""
+
+
+class StateSnapshotAnswer(StateBody):
+    """A stage as it is now: the body of `GET /v1/state`.
+
+    Attributes:
+        type: tells the messages apart.
+        id: of the message that it answers; null if it had none.
+    """
+
+    type: Literal["state_snapshot"]
+    id: str | None
+
+
 class Pong(Struct, frozen=True, tag_field="type", tag="pong"):
-    """The sign of life."""
+    """The sign of life.
+
+    Attributes:
+        t: as it was sent.
+    """
 
     t: Raw
 
 
 class HttpError(Struct, frozen=True):
-    """The body of every HTTP error."""
+    """The body of every HTTP error.
+
+    Attributes:
+        error: what is wrong.
+    """
 
     error: ErrorBody
+
+
+MESSAGES: Final = get_args(AnyMessage)
+"""The structs of all that producers send."""
+
+TAKEN_BY_POST: Final = (
+    EmotionAccepted,
+    TextCleanAnswer,
+    StateOkAnswer,
+    MoodOkAnswer,
+    InterruptDoneAnswer,
+    InterruptAccepted,
+    CharacterSwitchedAnswer,
+    CharacterAccepted,
+    ControlsAccepted,
+)
+ANSWERED_BY_POST: Final = (StateSnapshotAnswer, Pong)
+REFUSED_BY_POST: Final = (EmotionRejected, ErrorAnswer)
 
 
 def _as_plain(value: Any) -> Any:
@@ -770,6 +988,17 @@ def encode(reply: StageReply) -> bytes:
             return _encode(head | dict(reply.body) | head)
         case _:
             return _encode(_answer(reply))
+
+
+def encode_taken(message: Interrupt | CharacterSwitch | DirectControls) -> bytes:
+    """The answer by POST to what is taken and not yet done, as JSON text."""
+    match message:
+        case Interrupt():
+            return _encode(InterruptAccepted(id=message.id))
+        case CharacterSwitch():
+            return _encode(CharacterAccepted(id=message.id))
+        case DirectControls():
+            return _encode(ControlsAccepted(id=message.id))
 
 
 def encode_hello(hello: Mapping[str, Any]) -> bytes:

@@ -32,9 +32,12 @@ from adapters.access import (
     cross_origin_headers,
     open_to_all,
 )
-from adapters.event_codec import ClientMessage, Ping
+from adapters.described import Answer, Body, Refusal, StageQuery, described
+from adapters.descriptions import Descriptions
+from adapters.event_codec import INTERNAL, ClientMessage, Ping
 from adapters.metrics import PrometheusMetrics
-from adapters.producer import INTERNAL, RateLimit, Verdict, dispatch, rate_limited
+from adapters.producer import RateLimit, Verdict, dispatch, rate_limited
+from pipeline.bodies import CharactersBody, ExpressionsBody, HealthBody, ReadyBody, StateBody
 from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, Metric, StagePort
 from pipeline.types import (
@@ -82,11 +85,22 @@ _CODES: Final[Mapping[int, str]] = {
     403: ErrorCode.UNAUTHORIZED,
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: ErrorCode.TOO_LARGE,
+    426: "upgrade_required",
     429: ErrorCode.RATE_LIMITED,
     500: INTERNAL,
     503: ErrorCode.NOT_READY,
 }
+
+
+def _codes_by_status() -> list[tuple[int, list[str]]]:
+    """What messages are refused with: each status, and the codes that it stands for."""
+    return [
+        (status, sorted(code for code, its_status in _STATUS.items() if its_status == status))
+        for status in sorted(set(_STATUS.values()))
+    ]
+
 
 _EVERY_RESPONSE: Final = {
     hdrs.SERVER: "avatar-orchestrator",
@@ -148,6 +162,7 @@ def build_application(
     application.add_routes(_EventsByPost(daemon, metrics, limits).routes())
     application.add_routes(extra_routes)
     application.add_routes(_Studio(studio_dir).routes())
+    application.add_routes(Descriptions(_code_of).routes())
     return application
 
 
@@ -170,27 +185,52 @@ class _Api:
         ]
 
     @open_to_all
+    @described(Answer(200, "the daemon lives", (HealthBody,)), query=StageQuery)
     async def health(self, request: web.Request) -> web.Response:
+        """Whether the daemon lives, and how well."""
         self._check_stage(request)
         return _json(self._daemon.health())
 
     @open_to_all
+    @described(
+        Answer(200, "frames are being published", (ReadyBody,)),
+        Refusal(503, "they are not, for the reason that the message says"),
+        query=StageQuery,
+    )
     async def ready(self, request: web.Request) -> web.Response:
+        """Whether frames are being published."""
         self._check_stage(request)
         reason = self._daemon.not_ready_reason()
         if reason is not None:
             raise web.HTTPServiceUnavailable(text=reason)
-        return _json({"status": "ready"})
+        body: ReadyBody = {"status": "ready"}
+        return _json(body)
 
+    @described(Answer(200, "every metric", content=("text/plain",)))
     async def metrics(self, request: web.Request) -> web.Response:
+        """Figures in Prometheus' text format."""
         text = await asyncio.to_thread(self._metrics.render)
         headers = {**_LIVE_HEADERS, hdrs.CONTENT_TYPE: self._metrics.content_type}
         return web.Response(body=text, headers=headers)
 
+    @described(
+        Answer(200, "the stage as it is now", (StateBody,)),
+        Refusal(503, "the stage is being set up"),
+        query=StageQuery,
+        tag="Viewers",
+    )
     async def state(self, request: web.Request) -> web.Response:
+        """What is on the face, and what is coming."""
         return _json(_stage(self._daemon, request).snapshot())
 
+    @described(
+        Answer(200, "a picture", content=(ImageFormat.JPEG.content_type,)),
+        Refusal(503, "no frame has been published yet"),
+        query=StageQuery,
+        tag="Viewers",
+    )
     async def snapshot(self, request: web.Request) -> web.Response:
+        """The newest frame."""
         newest = await _stage(self._daemon, request).picture(ImageFormat.JPEG)
         if newest is None:
             reason = self._daemon.not_ready_reason() or "no frame has been published yet"
@@ -200,18 +240,28 @@ class _Api:
             body=image, content_type=ImageFormat.JPEG.content_type, headers=_LIVE_HEADERS
         )
 
+    @described(
+        Answer(200, "the characters and which is on", (CharactersBody,)),
+        query=StageQuery,
+        tag="Characters",
+    )
     async def characters(self, request: web.Request) -> web.Response:
+        """Who can be shown."""
         self._check_stage(request)
         return _json(self._daemon.characters())
 
+    @described(
+        Answer(200, "the labels and the range of intensities", (ExpressionsBody,)),
+        query=StageQuery,
+    )
     async def expressions(self, request: web.Request) -> web.Response:
+        """Which emotions can be shown."""
         self._check_stage(request)
-        return _json(
-            {
-                "expressions": list(self._daemon.expressions()),
-                "intensities": {"min": 0.0, "max": 1.0},
-            }
-        )
+        body: ExpressionsBody = {
+            "expressions": list(self._daemon.expressions()),
+            "intensities": {"min": 0.0, "max": 1.0},
+        }
+        return _json(body)
 
     def _check_stage(self, request: web.Request) -> None:
         """These are the same for every stage, and there before the first; a wrong name is wrong."""
@@ -274,7 +324,25 @@ class _EventsByPost:
     def routes(self) -> list[web.RouteDef]:
         return [web.post(events_ws.PATH, self.post)]
 
+    @described(
+        Answer(202, "it is taken, and this is the first answer", event_codec.TAKEN_BY_POST),
+        Answer(200, "a question, and its answer", event_codec.ANSWERED_BY_POST),
+        *(
+            Answer(status, ", ".join(codes), event_codec.REFUSED_BY_POST)
+            for status, codes in _codes_by_status()
+        ),
+        Refusal(408, "the message took too long to arrive"),
+        Refusal(503, "the stage has not answered in time"),
+        query=StageQuery,
+        body=Body(event_codec.MESSAGES, examples=event_codec.EXAMPLES),
+        tag="Producers",
+    )
     async def post(self, request: web.Request) -> web.Response:
+        """Send one message; the same messages as over the WebSocket.
+
+        The answer is the stage's first one. Later consequences of an emotion have no connection
+        to go to; whoever wants them sends over the WebSocket at the same path.
+        """
         try:
             stage = _stage(self._daemon, request)
             self._judge_rate(request.remote or "")
@@ -348,8 +416,7 @@ def _answered(reply: StageReply) -> web.Response:
 
 def _unanswered(message: ClientMessage) -> web.Response:
     if isinstance(message, Interrupt | CharacterSwitch | DirectControls):
-        kind = f"{event_codec.type_name(message)}.accepted"
-        return _json({"type": kind, "id": message.id}, 202)
+        return _json_text(event_codec.encode_taken(message), 202)
     raise web.HTTPServiceUnavailable(text="the stage has not answered in time")
 
 
@@ -396,11 +463,21 @@ class _Studio:
         return [web.get("/", self.page), web.get("/studio/{name:.+}", self.file)]
 
     @open_to_all
+    @described(Answer(200, "the page", content=("text/html",)), tag="Pages")
     async def page(self, request: web.Request) -> web.Response:
+        """The studio: watch the face and play with it."""
         return self._response(request, "index.html")
 
     @open_to_all
+    @described(
+        Answer(200, "the file", content=tuple(sorted(set(_CONTENT_TYPES.values())))),
+        Answer(304, "it is the one that `If-None-Match` names", content=()),
+        Refusal(404, "there is no such file"),
+        path={"name": "path of the file below the folder"},
+        tag="Pages",
+    )
     async def file(self, request: web.Request) -> web.Response:
+        """A file of the studio."""
         return self._response(request, request.match_info["name"])
 
     def _response(self, request: web.Request, name: str) -> web.Response:
@@ -445,13 +522,18 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
         message = f"{request.method} is not possible here; {allowed} is"
     elif error.status == HTTPStatus.NOT_FOUND:
         message = f"there is nothing at {request.path[:100]!a}"
-    code = _CODES.get(error.status, phrase.lower().replace(" ", "_"))
+    code = _code_of(error.status)
     kept = {
         name: value
         for name, value in error.headers.items()
         if name.title() not in {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}
     }
     return _error(error.status, ErrorInfo(code, message), kept)
+
+
+def _code_of(status: int) -> str:
+    """The `code` of an error that is no message's."""
+    return _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
 
 
 def _error(status: int, info: ErrorInfo, headers: Mapping[str, str] | None = None) -> web.Response:

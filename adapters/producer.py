@@ -16,14 +16,13 @@ import structlog
 
 from adapters import event_codec
 from adapters.access import HttpLimits, TokenBucket
-from adapters.event_codec import Incoming, Ping
+from adapters.event_codec import INTERNAL, Incoming, Ping
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, Metric, Metrics, Reply, StagePort
 from pipeline.types import ErrorInfo, Failure, StageReply
 
 log = structlog.get_logger()
 
-INTERNAL: Final = "internal"  # the code of an error that is ours
 TAKEN_BEFORE_YIELD: Final = 16  # messages handled in a row before others get the loop
 
 _PATIENCE_S: Final = 5.0  # refusals beyond so many seconds' worth of the limit are flooding

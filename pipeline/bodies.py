@@ -211,3 +211,28 @@ class CharactersBody(TypedDict):
 
     characters: list[CharacterBody]
     current: str | None
+
+
+class ReadyBody(TypedDict):
+    """Frames are being published."""
+
+    status: Literal["ready"]
+
+
+class RangeBody(TypedDict):
+    """A range of numbers, both ends in it."""
+
+    min: float
+    max: float
+
+
+class ExpressionsBody(TypedDict):
+    """What can be shown.
+
+    Attributes:
+        expressions: canonical labels, `neutral` first.
+        intensities: how strong it may be.
+    """
+
+    expressions: list[str]
+    intensities: RangeBody

@@ -1,0 +1,91 @@
+"""JSON Schema of the types that messages are decoded and encoded with.
+
+msgspec says what of a type holds on the wire; the `Attributes:` of its docstring say what the
+fields mean. Both end up in the schema, under `#/components/schemas`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, Final
+
+import msgspec
+
+_REF: Final = "#/components/schemas/{name}"
+_ATTRIBUTES: Final = re.compile(r"\n*^(?:Attributes|Raises):\n", re.MULTILINE)
+_ENTRY: Final = re.compile(
+    r"^    (?P<names>\w+(?:, \w+)*): (?P<text>.*(?:\n {8,}.*)*)", re.MULTILINE
+)
+
+
+class Schemas:
+    """Collects the components of one document.
+
+    Attributes:
+        components: name to schema, of every type that was asked for and those inside it.
+    """
+
+    def __init__(self) -> None:
+        self.components: dict[str, Any] = {}
+
+    def of(self, *types: Any) -> dict[str, Any]:
+        """The schema of a value that is of one of these types.
+
+        Objects that tell themselves apart by `type` are told apart by that.
+
+        Raises:
+            ValueError: two different types have the same name.
+        """
+        schemas, found = msgspec.json.schema_components(types, ref_template=_REF)
+        for name, schema in found.items():
+            documented = _documented(schema)
+            if self.components.setdefault(name, documented) != documented:
+                raise ValueError(f"there are two types {name!r}; rename one")
+        if len(schemas) == 1:
+            (schema,) = schemas
+            return schema
+        tags = {tag: schema["$ref"] for schema in schemas if (tag := self._tag(schema))}
+        if len(tags) < len(schemas):
+            return {"anyOf": list(schemas)}
+        discriminator = {"propertyName": "type", "mapping": tags}
+        return {"oneOf": list(schemas), "discriminator": discriminator}
+
+    def resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The component that a schema refers to; the schema itself if it refers to none."""
+        name = schema.get("$ref", "").rpartition("/")[2]
+        found: dict[str, Any] = self.components[name] if name else schema
+        return found
+
+    def _tag(self, schema: dict[str, Any]) -> str | None:
+        kind = self.resolved(schema).get("properties", {}).get("type", {})
+        values = kind.get("enum", ())
+        return str(values[0]) if len(values) == 1 else None
+
+
+def _documented(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its docstring taken apart: the fields' meanings go to the fields."""
+    text, _, attributes = _split(schema.get("description", ""))
+    properties = dict(schema.get("properties", {}))
+    for entry in _ENTRY.finditer(attributes):
+        meaning = " ".join(entry["text"].split()).removesuffix(".")
+        for name in entry["names"].split(", "):
+            if name in properties:
+                properties[name] = {**properties[name], "description": meaning} | _range(
+                    meaning, properties[name].get("description")
+                )
+    changed = {"description": text} if text else {}
+    return {**schema, **changed, **({"properties": properties} if properties else {})}
+
+
+def _range(meaning: str, allowed: str | None) -> dict[str, str]:
+    """What a field means and what it takes, where its type says that in words."""
+    return {"description": f"{meaning}: {allowed}"} if allowed else {}
+
+
+def _split(docstring: str) -> tuple[str, str, str]:
+    clean = inspect.cleandoc(docstring)
+    found = _ATTRIBUTES.search(clean)
+    if found is None:
+        return clean, "", ""
+    return clean[: found.start()], found[0], clean[found.end() :]
