@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 # asyncio and uvloop buffer writes differently, and viewers live off what is buffered.
-ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_events_ws.py"}
-ON_UVLOOP = {"test_media_bridge.py"}
+ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_events_ws.py", "test_vmc.py"}
+ON_UVLOOP = {"test_media_bridge.py", "test_events_client.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
