@@ -15,6 +15,16 @@ from pipeline.fitting.search import Candidate, cut_out, find_candidates, find_ey
 from pipeline.landmarks import check_geometry, estimate_irises, eye_centres
 from pipeline.types import FaceLandmarks, Float32Array, Image
 
+ONLY_ANCHORS: Final = (
+    "the landmarks beside eyes and mouth are not laid out like a face, so an average face stands "
+    "in for them; check their order"
+)
+LEAST_EYE_DISTANCE_PX: Final = 16.0
+WHAT_HELPS: Final = (
+    "use a sharp photo of one person who faces the camera, head upright, nothing over eyes and "
+    "mouth, cropped to head and shoulders, or put a landmarks file beside it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
@@ -71,16 +81,11 @@ _MOST_CANDIDATES: Final = 6  # per tilt
 _AGREEMENT: Final = 8
 _WEAK_AGREEMENT: Final = 5
 _LEAST_EYE_FITNESS: Final = -2.5
-_LEAST_EYE_DISTANCE_PX: Final = 16.0
 _UNSURE_MOUTH: Final = 2.5
 
 _FITTED: Final = (
     "the landmarks were fitted to the picture and may be some pixels off; "
     "for exact ones put a landmarks file beside it"
-)
-_WHAT_HELPS: Final = (
-    "use a sharp photo of one person who faces the camera, head upright, nothing over eyes and "
-    "mouth, cropped to head and shoulders, or put a landmarks file beside it"
 )
 
 
@@ -102,14 +107,14 @@ class FittingDetector:
             if faces := list(_faces(image, tilt)):
                 break
         else:
-            raise PortraitError(name, f"no face found; {_WHAT_HELPS}", no_face=True)
+            raise PortraitError(name, f"no face found; {WHAT_HELPS}", no_face=True)
         main = _main(faces)
         height, width = image.shape[:2]
         points = np.clip(main.points, 0, (width - 1, height - 1)).astype(np.float32)
-        if float(np.hypot(*np.diff(eye_centres(points), axis=0)[0])) < _LEAST_EYE_DISTANCE_PX:
+        if float(np.hypot(*np.diff(eye_centres(points), axis=0)[0])) < LEAST_EYE_DISTANCE_PX:
             raise PortraitError(
                 name,
-                f"the face is only {main.candidate.width:.0f} pixels wide; {_WHAT_HELPS}",
+                f"the face is only {main.candidate.width:.0f} pixels wide; {WHAT_HELPS}",
                 no_face=True,
             )
         landmarks = FaceLandmarks(points, estimate_irises(image, points), "fitted")

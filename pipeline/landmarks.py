@@ -5,7 +5,8 @@ A landmarks file is JSON in pixels of the portrait file, after its EXIF orientat
     {"format": 1, "image_size": [w, h], "points": [[x, y], ...], "irises": [[x, y, r], [x, y, r]]}
 
 or a bare list of points. 68 points are in iBUG/300-W order, 106 in the order of InsightFace's
-`2d106det`. `image_size` and `irises` may be left out.
+`2d106det`, 203 in that of LivePortrait's `landmark.onnx`. `image_size` and `irises` may be left
+out. Of 106 and 203 points the 68 are derived (`pipeline.landmark_sets`), and all are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy.typing as npt
 from pipeline.errors import PortraitError
 from pipeline.fitting.eyes import dark_discs
 from pipeline.fitting.frame import FaceFrame, Window
-from pipeline.types import FaceLandmarks, Float32Array, Image
+from pipeline.landmark_sets import ibug_from_dense
+from pipeline.types import DENSE_COUNTS, FaceLandmarks, Float32Array, Image
 
 FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -35,17 +37,6 @@ EYES: Final = (slice(36, 42), slice(42, 48))
 OUTER_LIPS: Final = slice(48, 60)
 INNER_LIPS: Final = slice(60, 68)
 MOUTH_CORNERS: Final = (48, 54)
-
-# For each iBUG point the nearest of InsightFace's 106 (model zoo, `2d106det`): jaw every other
-# point, brows by their upper edge. Its eye corners are 35, 39, 89 and 93, its mouth corners 52, 61.
-IBUG_FROM_106: Final[tuple[int, ...]] = (
-    1, 10, 12, 14, 16, 3, 5, 7, 0, 23, 21, 19, 32, 30, 28, 26, 17,
-    43, 48, 49, 51, 50, 102, 103, 104, 105, 101,
-    72, 73, 74, 86, 78, 79, 80, 85, 84,
-    35, 41, 42, 39, 37, 36, 89, 95, 96, 93, 91, 90,
-    52, 64, 63, 71, 67, 68, 61, 58, 59, 53, 56, 55,
-    65, 66, 62, 70, 69, 57, 60, 54,
-)  # fmt: skip
 
 _SHARE_OF_SIZE: Final = 0.02  # tolerance of an aspect ratio when a file's image was resized
 _LARGEST: Final = 1e9
@@ -106,14 +97,19 @@ def parse_landmarks(document: object, image: Image, where: str) -> FaceLandmarks
         raise PortraitError(where, f"format: expected {FORMAT}, got {fields['format']!r}")
     scale = _scale_to(image, fields.get("image_size"), where)
     points = _numbers(fields.get("points"), "points", 2, where)
-    if len(points) not in (68, 106):
+    if len(points) not in (68, *DENSE_COUNTS):
         raise PortraitError(
-            where, f"points: expected 68 (iBUG) or 106 (InsightFace) points, got {len(points)}"
+            where,
+            "points: expected 68 (iBUG), 106 (InsightFace) or 203 (LivePortrait) points, "
+            f"got {len(points)}",
         )
     points = points * np.float32(scale)
     _check_inside(points, "points", image, where)
-    if len(points) == 106:
-        points = ibug_from_106(points)
+    dense, source = None, "file"
+    if len(points) in DENSE_COUNTS:
+        dense = points
+        points, complete = ibug_from_dense(dense)
+        source = "file" if complete else "anchors"
     check_geometry(points, where)
     given = fields.get("irises")
     if given is None:
@@ -121,12 +117,7 @@ def parse_landmarks(document: object, image: Image, where: str) -> FaceLandmarks
     else:
         irises = _numbers(given, "irises", 3, where) * np.float32(scale)
         _check_irises(irises, points, where)
-    return FaceLandmarks(points, irises, "file")
-
-
-def ibug_from_106(points: Float32Array) -> Float32Array:
-    """The iBUG 68 of InsightFace's 106 points: (106, 2) float32 to (68, 2) float32."""
-    return points[list(IBUG_FROM_106)]
+    return FaceLandmarks(points, irises, source, dense)
 
 
 def eye_centres(points: Float32Array) -> Float32Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.decoding import MAX_BYTES, MAX_PIXELS, decode_image
 from pipeline.errors import PortraitError
-from pipeline.faces import FaceDetector, FoundFace, find_face
+from pipeline.faces import ONLY_ANCHORS, FaceDetector, FoundFace, find_face
 from pipeline.landmarks import eye_centres, load_landmarks
 from pipeline.types import FaceLandmarks, Float32Array, Image, Portrait
 
@@ -72,7 +72,8 @@ def load_portrait(
     image = decode_image(data, name=str(path))
     beside = landmarks or _landmarks_beside(path)
     if beside:
-        face = FoundFace(load_landmarks(beside, image))
+        given = load_landmarks(beside, image)
+        face = FoundFace(given, (ONLY_ANCHORS,) if given.source == "anchors" else ())
     else:
         face = find_face(image, str(path), detectors)
     return _finished(path.stem, image, face, crop)
@@ -122,7 +123,7 @@ def _finished(name: str, image: Image, face: FoundFace, crop: Crop | None) -> Lo
             "the face fills the picture, so its edges were extended; "
             "use one that shows the head and shoulders"
         )
-    landmarks = _moved(face.landmarks, -np.array(box[:2], np.float32), 1.0)
+    landmarks = face.landmarks.moved(-np.array(box[:2], np.float32))
     picture, landmarks = _reduced(picture, landmarks)
     picture.flags.writeable = False
     portrait = Portrait(name, picture, landmarks, _content_key(picture, landmarks))
@@ -174,12 +175,6 @@ def _cut(image: Image, box: Box) -> tuple[Image, bool]:
     return np.asarray(cv2.copyMakeBorder(inner, *margins, cv2.BORDER_REPLICATE), np.uint8), True
 
 
-def _moved(landmarks: FaceLandmarks, shift: Float32Array, scale: float) -> FaceLandmarks:
-    irises = landmarks.irises.copy()
-    irises[:, :2] += shift
-    return FaceLandmarks((landmarks.points + shift) * scale, irises * scale, landmarks.source)
-
-
 def _reduced(picture: Image, landmarks: FaceLandmarks) -> tuple[Image, FaceLandmarks]:
     """Scale a large picture down to `MAX_SIDE_PX`, landmarks with it."""
     height, width = picture.shape[:2]
@@ -189,8 +184,7 @@ def _reduced(picture: Image, landmarks: FaceLandmarks) -> tuple[Image, FaceLandm
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     smaller = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     # Pixel centres: 0 lies half a pixel inside the edge before and after.
-    moved = _moved(landmarks, np.full(2, 0.5, np.float32), scale)
-    return smaller, _moved(moved, np.full(2, -0.5, np.float32), 1.0)
+    return smaller, landmarks.moved(0.5, scale).moved(-0.5)
 
 
 def _content_key(picture: Image, landmarks: FaceLandmarks) -> str:
@@ -198,4 +192,6 @@ def _content_key(picture: Image, landmarks: FaceLandmarks) -> str:
     digest.update(np.ascontiguousarray(picture).data)
     digest.update(landmarks.points.tobytes())
     digest.update(landmarks.irises.tobytes())
+    if landmarks.dense is not None:
+        digest.update(landmarks.dense.tobytes())
     return digest.hexdigest()

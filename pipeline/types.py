@@ -7,7 +7,7 @@ which is wire format only. Images are `(H, W, 3) uint8 RGB`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -40,6 +40,9 @@ ARKIT_INDEX: Final[Mapping[str, int]] = MappingProxyType(
     {name: index for index, name in enumerate(ARKIT_BLENDSHAPES)}
 )
 HEAD_LIMIT_DEG: Final = 45.0
+
+# Landmark sets beside the iBUG 68: InsightFace's and LivePortrait's.
+DENSE_COUNTS: Final = (106, 203)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -445,20 +448,39 @@ class FaceLandmarks:
             brows 17-21 and 22-26, nose 27-35, eyes 36-41 and 42-47, outer lips 48-59,
             inner lips 60-67; read-only.
         irises: (2, 3) float32 (x, y, radius), the eye at the image's left first; read-only.
-        source: where they come from: `file`, `insightface` or `fitted`.
+        source: where they come from: `file`, `insightface` or `fitted`; `anchors` where a file
+            or network told no more than eyes and mouth, and the rest is an average face.
+        dense: the (106, 2) or (203, 2) float32 points that `points` were taken from, in
+            InsightFace's or LivePortrait's order; None where there are 68 alone; read-only.
     """
 
     points: Float32Array
     irises: Float32Array
     source: str
+    dense: Float32Array | None = None
 
     def __post_init__(self) -> None:
-        for name, shape in (("points", (68, 2)), ("irises", (2, 3))):
-            array = np.array(getattr(self, name), dtype=np.float32)
-            if array.shape != shape or not np.isfinite(array).all():
-                raise ValueError(f"{name}: expected finite numbers of shape {shape}")
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+        self._check("points", [(68, 2)])
+        self._check("irises", [(2, 3)])
+        if self.dense is not None:
+            self._check("dense", [(count, 2) for count in DENSE_COUNTS])
+
+    def _check(self, name: str, shapes: Sequence[tuple[int, int]]) -> None:
+        array = np.array(getattr(self, name), dtype=np.float32)
+        if array.shape not in shapes or not np.isfinite(array).all():
+            wanted = " or ".join(map(str, shapes))
+            raise ValueError(f"{name}: expected finite numbers of shape {wanted}")
+        array.flags.writeable = False
+        object.__setattr__(self, name, array)
+
+    def moved(self, shift: npt.ArrayLike = 0.0, scale: npt.ArrayLike = 1.0) -> FaceLandmarks:
+        """All of them at `(point + shift) * scale`; both may be (x, y) pairs."""
+        by, factor = np.asarray(shift, np.float32), np.asarray(scale, np.float32)
+        irises = self.irises.copy()
+        irises[:, :2] = (irises[:, :2] + by) * factor
+        irises[:, 2] *= factor.mean()
+        dense = None if self.dense is None else (self.dense + by) * factor
+        return FaceLandmarks((self.points + by) * factor, irises, self.source, dense)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

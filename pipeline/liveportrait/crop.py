@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.landmark_sets import ANCHORS
 from pipeline.types import Float32Array, Image
 
 CROP_PX: Final = 512
@@ -18,23 +19,6 @@ MAX_SIDE_PX: Final = 1280
 _FEATHER_PX: Final = 16
 
 _Points = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Anchors:
-    """Indices whose means are the eyes' centres and the mouth's."""
-
-    left_eye: tuple[int, ...]
-    right_eye: tuple[int, ...]
-    mouth: tuple[int, ...]
-
-
-# Number of points to anchors: iBUG-68, InsightFace's 106, LivePortrait's 203.
-_ANCHORS: Final = {
-    68: _Anchors(tuple(range(36, 42)), tuple(range(42, 48)), (48, 54)),
-    106: _Anchors((33, 35, 40, 39), (87, 89, 94, 93), (52, 61)),
-    203: _Anchors((0, 6, 12, 18), (24, 30, 36, 42), (48, 66)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +67,7 @@ class Crop:
             ValueError: there is no such set of points, or they fall together.
         """
         array = np.asarray(points, np.float64)
-        if array.ndim != 2 or array.shape[1] != 2 or len(array) not in _ANCHORS:
+        if array.ndim != 2 or array.shape[1] != 2 or len(array) not in ANCHORS:
             raise ValueError(f"expected 68, 106 or 203 points (x, y), got shape {array.shape}")
         centre, side, angle = _placed(array, framing)
         k = framing.size_px / side
@@ -107,9 +91,9 @@ class Crop:
 
 def _placed(points: _Points, framing: Framing) -> tuple[_Points, float, float]:
     """Centre, side and angle of the crop (steps 1 to 4)."""
-    anchors = _ANCHORS[len(points)]
-    eyes = (points[list(anchors.left_eye)].mean(0) + points[list(anchors.right_eye)].mean(0)) / 2
-    down = points[list(anchors.mouth)].mean(0) - eyes
+    left_eye, right_eye, mouth = ANCHORS[len(points)].of(points)
+    eyes = (left_eye + right_eye) / 2
+    down = mouth - eyes
     length = float(np.linalg.norm(down))
     down = down / length if length > 1e-3 else np.array([0.0, 1.0])
     right = np.array([down[1], -down[0]])
@@ -129,12 +113,18 @@ def _placed(points: _Points, framing: Framing) -> tuple[_Points, float, float]:
 
 def limit_size(image: Image, multiple: int = 2) -> Image:
     """At most 1280 pixels a side, both sides multiples of `multiple` (specification 5.1)."""
-    height, width = image.shape[:2]
-    larger = max(height, width)
-    if larger > MAX_SIDE_PX:
-        height, width = (int(n * MAX_SIDE_PX / larger) for n in (height, width))
+    height, width = limited_sides(*image.shape[:2])
+    if (height, width) != image.shape[:2]:
         image = np.asarray(cv2.resize(image, (width, height)), np.uint8)
     return image[: height - height % multiple, : width - width % multiple]
+
+
+def limited_sides(height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image whose larger side is at most 1280 pixels."""
+    larger = max(height, width)
+    if larger <= MAX_SIDE_PX:
+        return height, width
+    return max(1, height * MAX_SIDE_PX // larger), max(1, width * MAX_SIDE_PX // larger)
 
 
 def network_input(crop: Image) -> Float32Array:

@@ -38,6 +38,43 @@ def astronaut_points() -> Points:
     return points
 
 
+def as_106(points: Points) -> Points:
+    """InsightFace's 106 points of a face whose 68 are known; those between in the middle."""
+    from pipeline.landmark_sets import IBUG_FROM_106
+
+    dense = np.tile(points.mean(axis=0), (106, 1))
+    dense[list(IBUG_FROM_106)] = points
+    for lids, (lower, upper) in ((slice(36, 42), (33, 40)), (slice(42, 48), (87, 94))):
+        eye = points[lids]
+        dense[lower], dense[upper] = eye[[4, 5]].mean(axis=0), eye[[1, 2]].mean(axis=0)
+    return dense
+
+
+def as_203(points: Points) -> Points:
+    """LivePortrait's 203 points of a face whose 68 are known, by its groups of points."""
+
+    def along(outline: list[int], count: int, closed: bool = False) -> Points:
+        path = points[[*outline, outline[0]] if closed else outline]
+        at = np.linspace(0, len(path) - 1, count + closed)[:count]
+        return np.stack([np.interp(at, np.arange(len(path)), axis) for axis in path.T], axis=1)
+
+    eyes = [along(list(range(start, start + 6)), 24, closed=True) for start in (36, 42)]
+    lips = [
+        along(list(range(48, 60)), 36, closed=True), along(list(range(60, 68)), 24, closed=True)
+    ]  # fmt: skip
+    jaw = along(list(range(17)), 37)
+    brows = [
+        along([*r, *r[-2:0:-1]], 20, closed=True)
+        for r in (list(range(17, 22)), list(range(22, 27)))
+    ]
+    sides = [along([28, 31, 33], 6), along([28, 35, 33], 6)]
+    pupils = np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0)])
+    bridge = np.stack([*along([27, 28, 29, 30], 3), points[33]])
+    dense = np.concatenate([*eyes, *lips, jaw, *brows, *sides, pupils, bridge])
+    assert len(dense) == 203
+    return dense
+
+
 def astronaut_iris_centres() -> Points:
     """(2, 2), placed by hand."""
     return np.array([(202.5, 100.2), (246.7, 102.6)])

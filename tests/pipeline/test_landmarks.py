@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PortraitError
+from pipeline.landmark_sets import ANCHORS, IBUG_FROM_106, MEAN_FACE, average_face_at
 from pipeline.landmarks import (
     EYES,
-    IBUG_FROM_106,
     MAX_FILE_BYTES,
     MOUTH_CORNERS,
     check_geometry,
@@ -17,7 +17,15 @@ from pipeline.landmarks import (
     load_landmarks,
     parse_landmarks,
 )
-from tests.fakes.photos import LANDMARKS, astronaut, astronaut_iris_centres, astronaut_points
+from tests.fakes.photos import (
+    LANDMARKS,
+    MIRRORED,
+    as_106,
+    as_203,
+    astronaut,
+    astronaut_iris_centres,
+    astronaut_points,
+)
 
 EYE_DISTANCE = 44.5
 
@@ -72,15 +80,54 @@ def test_points_follow_a_resized_picture():
     np.testing.assert_allclose(landmarks.irises[0], (203, 101, 4.5))
 
 
-def test_106_points_are_mapped_to_the_68():
-    """Each iBUG point is taken from its place among InsightFace's 106."""
-    points = np.zeros((106, 2))
-    points[:] = astronaut_points().mean(axis=0)
-    points[list(IBUG_FROM_106)] = astronaut_points()
+@pytest.mark.parametrize("dense", [as_106, as_203])
+def test_106_and_203_points_give_the_68_and_are_kept(dense):
+    """The face's own points come out, its outline within a tenth of the eyes' distance."""
+    points = dense(astronaut_points())
 
     landmarks = parse_landmarks(points.tolist(), astronaut(), "face.json")
 
-    np.testing.assert_allclose(landmarks.points, astronaut_points(), atol=1e-4)
+    off = np.hypot(*(landmarks.points - astronaut_points()).T)
+    assert off.max() < 0.15 * EYE_DISTANCE
+    assert off[17:].mean() < 0.02 * EYE_DISTANCE
+    assert landmarks.source == "file"
+    np.testing.assert_allclose(landmarks.dense, points, atol=1e-4)
+
+
+@pytest.mark.parametrize("dense", [as_106, as_203])
+def test_points_that_are_a_face_in_their_anchors_alone_get_an_average_one(dense):
+    """Eyes and mouth stay where they are, and the landmarks say that the rest is not measured."""
+    points = dense(astronaut_points())
+    anchors = ANCHORS[len(points)]
+    certain = [*anchors.left_eye, *anchors.right_eye, *anchors.mouth]
+    scattered = np.random.default_rng(5).uniform(20, 400, points.shape)
+    scattered[certain] = points[certain]
+
+    landmarks = parse_landmarks(scattered.tolist(), astronaut(), "face.json")
+
+    assert landmarks.source == "anchors"
+    np.testing.assert_allclose(ANCHORS[68].of(landmarks.points), anchors.of(scattered), atol=1e-3)
+    assert np.hypot(*(landmarks.points - astronaut_points()).T).max() < 0.4 * EYE_DISTANCE
+    np.testing.assert_allclose(landmarks.dense, scattered, atol=1e-3)
+
+
+def test_scattered_points_are_refused():
+    """Where not even eyes and mouth make a face there is none."""
+    points = np.random.default_rng(1).uniform(20, 400, (106, 2)).tolist()
+    refused(points, "points? ")
+
+
+def test_68_points_are_no_dense_ones():
+    """Nothing is kept beside them."""
+    assert parse_landmarks(document(), astronaut(), "face.json").dense is None
+
+
+def test_dense_points_follow_a_resized_picture():
+    """They are in pixels of the picture, as the others are."""
+    points = as_106(astronaut_points())
+    value = {"points": (points * 2).tolist(), "image_size": [1024, 1024]}
+    landmarks = parse_landmarks(value, astronaut(), "face.json")
+    np.testing.assert_allclose(landmarks.dense, points, atol=1e-3)
 
 
 def test_the_106_point_map_agrees_with_known_places():
@@ -92,9 +139,16 @@ def test_the_106_point_map_agrees_with_known_places():
     assert table[8] == 0
 
 
+def test_the_average_face_is_symmetric_and_a_face():
+    """What stands in for unknown points passes for a face, and is no one's in particular."""
+    mirrored = MEAN_FACE[list(MIRRORED)] * (-1, 1)
+    np.testing.assert_allclose(mirrored, MEAN_FACE, atol=1e-6)
+    check_geometry(average_face_at([(100, 100), (150, 110), (115, 160)]), "average")
+
+
 def test_a_wrong_number_of_points_says_what_is_right():
     """Points of another scheme are named as such."""
-    refused(document(points=[[1, 2]] * 5), r"points: expected 68 .* or 106 .* got 5")
+    refused(document(points=[[1, 2]] * 5), r"points: expected 68 .*, 106 .* or 203 .* got 5")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from pipeline.landmark_sets import ANCHORS
 from pipeline.liveportrait import crop
 from pipeline.liveportrait.crop import Crop, PasteBack
 from tests.fakes.liveportrait_weights import Array
@@ -74,7 +75,7 @@ def test_crops_from_all_landmark_sets_frame_the_face_upright() -> None:
     rng = np.random.default_rng(1)
     for count in (68, 106, 203):
         points = rng.uniform(100, 200, (count, 2))
-        anchors = crop._ANCHORS[count]
+        anchors = ANCHORS[count]
         points[list(anchors.left_eye)] = (150, 130)
         points[list(anchors.right_eye)] = (150, 170)
         points[list(anchors.mouth)] = (120, 150)  # looking down means towards smaller x

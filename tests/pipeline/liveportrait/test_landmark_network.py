@@ -68,13 +68,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     """An error page is no network."""
     write_network(tmp_path)
     (tmp_path / FILE).write_bytes(b"<html>404</html>")
-    with pytest.raises(CheckpointError, match="does not load"):
+    with pytest.raises(CheckpointError, match="16 bytes that do not load"):
         LandmarkNetwork(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({"values": 212}, "406"), ({"name": "data"}, "'input'"), ({"outputs": 1}, "three outputs")],
+    [
+        ({"values": 212}, "406"),
+        ({"name": "data"}, "'input'"),
+        ({"outputs": 1}, "expected 3 outputs"),
+    ],
 )
 def test_another_network_is_refused(
     tmp_path: Path, changes: dict[str, object], expected: str
