@@ -20,6 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from adapters import event_codec
 from adapters.access import HttpLimits, bearer_subprotocols
+from adapters.described import Answer, Refusal, StageQuery, described
 from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
 from pipeline.ports import DaemonPort, Metric, Metrics, StagePort
 
@@ -235,7 +236,15 @@ class EventsEndpoint:
             for connection in self._connections:
                 connection.cut()
 
+    @described(
+        Answer(101, "messages both ways, as `/asyncapi.json` describes them", content=()),
+        Refusal(426, "the request is not for a WebSocket"),
+        Refusal(503, "all places for producers are taken, or the daemon is stopping"),
+        query=StageQuery,
+        tag="Producers",
+    )
     async def _connect(self, request: web.Request) -> web.StreamResponse:
+        """Send emotion events over a WebSocket, and hear what becomes of them."""
         stage = self._daemon.stage(request.query.get("stage"))
         if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
             raise web.HTTPUpgradeRequired(

@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from adapters import frame_codec, tcp
 from adapters.access import bearer_subprotocols
+from adapters.described import Answer, Refusal, described
 from adapters.viewer import Audience, Memo, Parting, Viewer
 from adapters.viewer_query import Framing, ViewerQuery
 from pipeline.ports import DaemonPort, StagePort
@@ -78,7 +79,16 @@ class FramesEndpoint:
         """Close every viewer of the audience with 1001; takes a second or two at most."""
         await self._audience.close()
 
+    @described(
+        Answer(101, "frames follow, as `/asyncapi.json` describes them", content=()),
+        Refusal(400, "a value of the query is not one of those allowed"),
+        Refusal(426, "the request is not for a WebSocket"),
+        Refusal(503, "all places for viewers are taken, or the daemon is stopping"),
+        query=ViewerQuery,
+        tag="Viewers",
+    )
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Watch over a WebSocket: every frame is a binary message."""
         query = ViewerQuery.parse(request.query)
         stage = self._daemon.stage(query.stage)
         if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":

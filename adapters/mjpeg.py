@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -9,8 +10,9 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from adapters import tcp
+from adapters.described import Answer, Refusal, described
 from adapters.viewer import Audience, Memo, Parting, Viewer
-from adapters.viewer_query import ViewerQuery
+from adapters.viewer_query import MaxFps, ViewerQuery
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import FrameInfo, ImageFormat
@@ -26,6 +28,19 @@ _HEADERS: Final = {
 _FLUSH_S: Final = {
     Parting.LEFT: 0.5, Parting.STALLED: 0.1, Parting.SHUTDOWN: 1.0, Parting.REMOVED: 0.5,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StreamQuery:
+    """What of a `ViewerQuery` is left where every frame is a JPEG file.
+
+    Attributes:
+        stage: name of the stage; the default one if it is left out.
+        max_fps: at most this many frames per second of media time; all of them if left out.
+    """
+
+    stage: str | None = None
+    max_fps: MaxFps | None = None
 
 
 class MjpegEndpoint:
@@ -51,7 +66,15 @@ class MjpegEndpoint:
         """End every viewer of the audience; takes a second or two at most."""
         await self._audience.close()
 
+    @described(
+        Answer(200, "JPEG files without end", content=("multipart/x-mixed-replace",)),
+        Refusal(400, "a value of the query is not one of those allowed"),
+        Refusal(503, "all places for viewers are taken, or the daemon is stopping"),
+        query=StreamQuery,
+        tag="Viewers",
+    )
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Watch over plain HTTP: for `<img>`, ffplay, OpenCV and OBS."""
         query = ViewerQuery.parse(request.query)
         if query.format is not ImageFormat.JPEG:
             raise InvalidEventError(

@@ -58,6 +58,7 @@ _EVERYWHERE: Final = (
 )
 _TOKEN_NEEDED: Final = Refusal(401, "the token is missing or wrong")
 _UNKNOWN_STAGE: Final = Refusal(404, "there is no such stage")
+_NO_STAGE_YET: Final = Refusal(503, "the stage is being set up")
 
 
 def document(routes: Iterable[web.AbstractRoute], code_of: Callable[[int], str]) -> dict[str, Any]:
@@ -212,6 +213,7 @@ class _Operation:
             yield _TOKEN_NEEDED
         if "stage" in getattr(self._said.query, "__dataclass_fields__", ()):
             yield _UNKNOWN_STAGE
+            yield _NO_STAGE_YET
 
     def _response(self, answers: list[Answer | Refusal]) -> dict[str, Any]:
         text = "; or ".join(answer.text for answer in answers)

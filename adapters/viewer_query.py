@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
+
+from msgspec import Meta
 
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import ImageFormat
@@ -15,6 +17,7 @@ MAX_FPS: Final = 1000.0
 
 _JITTER_S: Final = 0.008  # a frame this early counts as on time: a quarter of a 30 fps interval
 
+MaxFps = Annotated[float, Meta(gt=0.0, le=MAX_FPS)]
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -30,16 +33,16 @@ class ViewerQuery:
     """The query of a viewer's request.
 
     Attributes:
-        stage: name of the stage; None for the default one.
+        stage: name of the stage; the default one if it is left out.
         format: wanted encoding.
         framing: wanted framing; WebSocket only.
-        max_fps: at most this many frames per second of media time; None for all of them.
+        max_fps: at most this many frames per second of media time; all of them if left out.
     """
 
     stage: str | None = None
     format: ImageFormat = ImageFormat.JPEG
     framing: Framing = Framing.AVF1
-    max_fps: float | None = None
+    max_fps: MaxFps | None = None
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> ViewerQuery:
