@@ -3,28 +3,34 @@ the portrait itself.
 
 A rung that fails or is late costs its own picture, never the stream. What is shown says what
 it is, and the wanted renderer is tried again in the background until it works.
+
+A renderer that takes long to load is such a rung too: those below serve until it is there. One
+that is too slow for the stream is given faces ahead of need (see `ahead`) and serves from the
+cache. Where the renderer that is shown changes, the pictures cross-fade.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 import structlog
 
-from pipeline.errors import DeviceLostError, RenderError
+from pipeline.ahead import AheadPlan, Face, shows, stand_in
+from pipeline.errors import DeviceLostError, JobDroppedError, OutOfMemoryError, RenderError
 from pipeline.frame_cache import CachedFrame, CacheStats, FrameCache, FrameKey, face_code
 from pipeline.frame_maker import FrameMaker, MadeFrame, WantedFace
 from pipeline.health import RendererHealth, kind_of, reason_for, was_crowded_out
 from pipeline.introduction import Introducer
 from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric, Metrics
-from pipeline.render_host import RenderHost
+from pipeline.render_host import RendererSource, RenderHost
 from pipeline.types import FaceControls, Portrait
 
 __all__ = ["FallbackLadder", "Picture"]
@@ -36,6 +42,18 @@ NEUTRAL: Final = "neutral"
 PORTRAIT: Final = "portrait"
 # A frame this many deadlines old is not worth waiting for: its renderer has failed.
 _PATIENCE: Final = 2.0
+# What the renderers below need of the deadline, should the one above not make it.
+_RESERVE_S: Final = 0.03
+_RESERVE_SHARE: Final = 0.4
+# A renderer that draws within this share of the deadline has time for faces ahead of need.
+_EASY: Final = 0.15
+_RESTING_S: Final = 1.0
+# So many slow probes in a row, the first of which may be a cold one, tell that it is always slow;
+# so many frames within this share of the deadline that it no longer is.
+_SLOW_PROBES: Final = 2
+_QUICK_FRAMES: Final = 3
+_QUICK: Final = 0.6
+FADE_S: Final = 0.25
 _NEUTRAL_WEIGHTS: Final = MappingProxyType({"neutral": 1.0})
 
 
@@ -57,11 +75,55 @@ class _Shown:
 
 @dataclass(slots=True, eq=False)
 class _Rung:
-    """One renderer of this ladder."""
+    """One renderer of this ladder.
 
-    name: str
-    health: RendererHealth = field(default_factory=RendererHealth)
+    Attributes:
+        probing: a frame that tells whether it works is under way.
+        ahead: too slow for the stream; it draws faces ahead of need and serves from the cache.
+        slow, quick: probes in a row that were slow, frames in a row that were quick.
+        blocker: the job that kept the last picture waiting in vain. Until it is over, waiting
+            again would only slow the stream down.
+        late: that job is the stage's own.
+        drawing_ahead: the face that it draws ahead now.
+        render_s: what its last frame took.
+    """
+
+    source: RendererSource
+    health: RendererHealth
     probing: bool = False
+    ahead: bool = False
+    slow: int = 0
+    quick: int = 0
+    blocker: asyncio.Future[object] | None = None
+    late: bool = False
+    drawing_ahead: asyncio.Future[MadeFrame] | None = None
+    render_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def background(self) -> bool:
+        return self.source.background
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """The picture before."""
+
+    renderer: str
+    portrait: str
+    jpeg: bytes
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fade:
+    """A change of renderer under way: from this picture, since then."""
+
+    before: bytes
+    since_s: float
 
 
 class FallbackLadder:
@@ -74,7 +136,11 @@ class FallbackLadder:
         size_px: (width, height) of every picture.
         quality: 1..100, of JPEG and WebP.
         deadline_s: `picture` has an answer by then.
+        fade_s: what a change from one renderer to another takes.
         clock: monotonic seconds.
+
+    Attributes:
+        upcoming: tells the faces that are about to be shown, for renderers that draw ahead.
     """
 
     def __init__(
@@ -88,8 +154,10 @@ class FallbackLadder:
         quality: int,
         deadline_s: float,
         metrics: Metrics,
+        fade_s: float = FADE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.upcoming: Callable[[], Iterable[Face]] = lambda: ()
         self._host = host
         self._cache = cache
         self._encoder = encoder
@@ -103,16 +171,22 @@ class FallbackLadder:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._clock = clock
-        self._rungs = tuple(_Rung(name) for name in host.names)
+        self._rungs = tuple(
+            _Rung(source, RendererHealth(patient=source.background)) for source in host.sources
+        )
         self._rung = self._rungs[0].name
+        self._drawing: str | None = None
         self._problem: str | None = None
         self._shown: _Shown | None = None
         self._wanted: WantedFace | None = None
         self._showing = asyncio.Lock()
-        # The job that kept the last picture waiting in vain. Until it is over, waiting again
-        # would only slow the stream down.
-        self._blocker: asyncio.Future[object] | None = None
-        self._late: _Rung | None = None
+        self._plan: AheadPlan | None = None
+        self._asked_s = clock()
+        self._drew = False
+        self._fade_s = fade_s
+        self._seen: _Seen | None = None
+        self._fade: _Fade | None = None
+        self._fades = itertools.count()
         for rung in (*host.names, CACHED, NEUTRAL, PORTRAIT):
             metrics.set(Metric.DEGRADED, float(rung == self._rung), stage=stage, rung=rung)
 
@@ -130,9 +204,13 @@ class FallbackLadder:
 
     @property
     def renderer(self) -> str:
-        """The best renderer that works; the wanted one where none does."""
-        working = (rung.name for rung in self._rungs if rung.health.reason is None)
-        return next(working, self._rungs[0].name)
+        """The renderer of what is shown; before that, the wanted one."""
+        return self._drawing or self._rungs[0].name
+
+    @property
+    def wants_steps(self) -> bool:
+        """`picture` can make use of simplified faces."""
+        return any(rung.background for rung in self._rungs)
 
     @property
     def device(self) -> str:
@@ -148,7 +226,8 @@ class FallbackLadder:
     async def show(
         self,
         portrait: Portrait,
-        ahead: Sequence[tuple[FaceControls, Mapping[str, float]]],
+        ahead: Sequence[Face],
+        later: Sequence[Face] = (),
         *,
         accept_still: bool = False,
     ) -> None:
@@ -156,6 +235,7 @@ class FallbackLadder:
 
         Args:
             ahead: faces to draw now and keep from eviction, the neutral one first.
+            later: faces that a renderer in the background draws when it has time.
             accept_still: where no renderer works, show the portrait itself until one does.
 
         Raises:
@@ -165,7 +245,7 @@ class FallbackLadder:
             pins = object()
             self._host.keep(pins, portrait)
             try:
-                await self._introduce(portrait, ahead, pins, accept_still)
+                await self._introduce(portrait, ahead, later, pins, accept_still)
             except BaseException:
                 self._leave(pins)
                 raise
@@ -173,13 +253,14 @@ class FallbackLadder:
     async def _introduce(
         self,
         portrait: Portrait,
-        ahead: Sequence[tuple[FaceControls, Mapping[str, float]]],
+        ahead: Sequence[Face],
+        later: Sequence[Face],
         pins: Hashable,
         accept_still: bool,
     ) -> None:
         still = await self._encoder.still(portrait, self._size_px, self._quality)
         faces = [WantedFace(portrait, face_code(controls), weights) for controls, weights in ahead]
-        renderers = [rung.name for rung in self._rungs if not rung.health.lost]
+        renderers = [rung.name for rung in self._rungs if self._introduces(rung)]
         done = await self._introducer.introduce(faces, renderers, pins)
         if done.renderer is None and not accept_still:
             raise next(iter(done.failures.values()), RenderError("no renderer is left"))
@@ -190,6 +271,8 @@ class FallbackLadder:
                 self._mark_failed(rung, done.failures[rung.name])
             elif rung.name == done.renderer:
                 rung.health.succeeded(self._clock())
+        self._drawing = done.renderer
+        self._plan_ahead(AheadPlan(portrait, ahead[:1], self._coming, [*ahead[1:], *later]))
         self._settle(PORTRAIT if done.renderer is None else CACHED)
         if before is not None:
             self._leave(before.pins)
@@ -198,50 +281,77 @@ class FallbackLadder:
         if pinned < len(done.keys):
             log.warning("frames_not_pinned", stage=self._stage, pinned=pinned, of=len(done.keys))
 
+    def _introduces(self, rung: _Rung) -> bool:
+        """Whether a portrait is to wait for this renderer; else it is joined in the background."""
+        if not rung.background:
+            return not rung.health.lost
+        works = self._host.is_ready(rung.name) and rung.health.reason is None
+        return works and not rung.ahead
+
     def _leave(self, pins: Hashable) -> None:
         self._cache.unpin(pins)
+        self._cache.unpin(_ahead_of(pins))
         self._host.keep(pins, None)
 
     def close(self) -> None:
         """Let go of the portrait on stage; `picture` cannot be used after this."""
         if self._shown is not None:
             self._leave(self._shown.pins)
+        self._plan_ahead(None)
         self._shown = self._wanted = None
 
     # --- pictures -------------------------------------------------------------------------
 
-    async def picture(self, controls: FaceControls, weights: Mapping[str, float]) -> Picture:
+    async def picture(
+        self, controls: FaceControls, weights: Mapping[str, float], steps: Sequence[Face] = ()
+    ) -> Picture:
         """The best picture of this face that can be had within the deadline.
 
         Args:
             weights: label to weight of the emotions on this face, to be reported with it.
+            steps: the face simplified, such as without idle life, for a renderer that draws
+                ahead; what is least missed left out first. Not needed unless `wants_steps`.
 
         Raises:
             RuntimeError: no portrait is on stage.
         """
         if self._shown is None:
             raise RuntimeError("no portrait is on stage: call show() first")
+        self._host.touch()
         self._host.rescue()
+        self._asked_s = self._clock()
         shown = self._shown
         wanted = self._wanted = WantedFace(shown.portrait, face_code(controls), weights)
-        picture, source = await self._best(wanted, shown)
+        picture, source = await self._best(wanted, steps, shown)
         self._problem = picture.degraded
+        if picture.key.family.renderer in self._host.names:
+            self._drawing = picture.key.family.renderer
+        self._drew = not picture.cached
         self._settle(source)
         self.probe()
-        return picture
+        self._draw_ahead()
+        return await self._faded(picture)
 
-    async def _best(self, wanted: WantedFace, shown: _Shown) -> tuple[Picture, str]:
+    async def _best(
+        self, wanted: WantedFace, steps: Sequence[Face], shown: _Shown
+    ) -> tuple[Picture, str]:
         end_s = self._clock() + self._deadline_s
         problem: str | None = None
         for rung in self._rungs:
             key = self._maker.key(rung.name, wanted)
             frame = self._cache.get(key)
             if frame is not None:
-                return self._exact(key, frame, wanted, problem), CACHED
+                source = CACHED if rung.health.reason else rung.name
+                return self._exact(key, frame, wanted, problem), source
             drawn = await self._drawn_in_time(rung, wanted, end_s)
             if not isinstance(drawn, str):
                 picture = self._exact(drawn.key, drawn.frame, wanted, problem, fresh=True)
                 return picture, rung.name
+            if rung.ahead or (rung.background and (rung.health.late or not rung.health.reason)):
+                # Its own frame of much the same face looks better than another renderer's.
+                step = stand_in(self._cache, self._maker, rung.name, wanted.portrait, steps)
+                if step is not None:
+                    return self._step(*step, wanted, None if rung.ahead else drawn), rung.name
             problem = problem or drawn
         return self._stand_in(wanted, shown, problem)
 
@@ -249,9 +359,11 @@ class FallbackLadder:
         self, rung: _Rung, wanted: WantedFace, end_s: float
     ) -> MadeFrame | str:
         """The frame, or why there is none."""
-        reason = rung.health.reason or self._blocked(rung)
+        reason = self._obstacle(rung)
         if reason is not None:
             return reason
+        if rung is not self._rungs[-1]:
+            end_s -= min(_RESERVE_S, _RESERVE_SHARE * self._deadline_s)
         future = self._maker.submit(rung.name, wanted, "picture")
         try:
             await asyncio.wait((future,), timeout=max(0.0, end_s - self._clock()))
@@ -263,31 +375,45 @@ class FallbackLadder:
         error = future.exception()
         if error is None:
             rung.health.succeeded(self._clock())
+            rung.render_s = future.result().render_s
             return future.result()
         if was_crowded_out(error):
             return f"{rung.name}: busy"
         return self._failed(rung, error)
 
+    def _obstacle(self, rung: _Rung) -> str | None:
+        """Why not to ask this renderer for a frame now."""
+        if rung.health.reason is not None:
+            return rung.health.reason
+        if rung.background and not self._host.is_ready(rung.name):
+            rung.health.waits(self._clock(), f"{rung.name}: loading")
+            return rung.health.reason
+        if rung.ahead:
+            return f"{rung.name}: this face is not drawn ahead yet"
+        return self._blocked(rung)
+
     def _blocked(self, rung: _Rung) -> str | None:
         """Whether what the last picture waited for in vain is still going on."""
-        if self._blocker is None:
+        if rung.blocker is None:
             return None
-        since_s = self._host.worker.busy_since
-        if self._host.worker.running is not self._blocker or since_s is None:
-            self._blocker = self._late = None
+        worker = self._host.worker(rung.name)
+        since_s = worker.busy_since
+        if worker.running is not rung.blocker or since_s is None:
+            rung.blocker = None
             return None
-        if self._late is rung and self._clock() - since_s > _PATIENCE * self._deadline_s:
+        if not rung.late:
+            return f"{rung.name}: busy"
+        if self._clock() - since_s > _PATIENCE * self._deadline_s:
             return self._too_late(rung)
-        return self._late_text(rung) if self._late is rung else f"{rung.name}: busy"
+        return self._late_text(rung)
 
     def _missed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> str:
-        self._blocker = self._host.worker.running
-        if self._blocker is not future:
+        rung.blocker = self._host.worker(rung.name).running
+        rung.late = rung.blocker is future
+        if not rung.late:
             # Somebody else's job is in the way, such as a portrait being prepared.
             future.cancel()
-            self._late = None
             return f"{rung.name}: busy"
-        self._late = rung
         # What becomes of it still matters: its frame goes to the cache, a lost device counts.
         future.add_done_callback(partial(self._late_end, rung))
         self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
@@ -332,6 +458,15 @@ class FallbackLadder:
         # Faces that differ by less than a step share a frame; the weights are of the one asked for.
         return self._picture(key, frame, wanted.weights, exact=True, problem=problem, fresh=fresh)
 
+    def _step(
+        self, key: FrameKey, frame: CachedFrame, wanted: WantedFace, problem: str | None
+    ) -> Picture:
+        """A face drawn ahead, for one that is nearly the same."""
+        exact = shows(frame.weights, wanted.weights)
+        if problem is None and not exact:
+            problem = f"{key.family.renderer}: the nearest face that was drawn ahead"
+        return self._picture(key, frame, frame.weights, exact=exact, problem=problem)
+
     def _inexact(self, key: FrameKey, frame: CachedFrame, problem: str | None) -> Picture:
         return self._picture(key, frame, frame.weights, exact=False, problem=problem)
 
@@ -359,6 +494,101 @@ class FallbackLadder:
             _encoder=self._encoder,
         )
 
+    # --- changing from one renderer to another ------------------------------------------------
+
+    async def _faded(self, picture: Picture) -> Picture:
+        """The picture, on its way from what another renderer drew of the same portrait."""
+        now_s, seen = self._clock(), self._seen
+        renderer = picture.key.family.renderer
+        self._seen = _Seen(renderer, picture.portrait, picture.jpeg, now_s)
+        if seen is None or seen.portrait != picture.portrait:
+            self._fade = None
+        elif seen.renderer != renderer and now_s > seen.at_s:
+            self._fade = _Fade(seen.jpeg, seen.at_s)
+        if self._fade is None:
+            return picture
+        share = (now_s - self._fade.since_s) / self._fade_s
+        jpeg = await self._mixed(self._fade.before, picture.jpeg, share) if share < 1.0 else None
+        if jpeg is None:
+            self._fade = None
+            return picture
+        self._seen = replace(self._seen, jpeg=jpeg)
+        family = picture.key.family._replace(renderer=f"{renderer} fading in")
+        code = picture.key.code + next(self._fades).to_bytes(8, "little")
+        return replace(picture, key=FrameKey(family, code), jpeg=jpeg)
+
+    async def _mixed(self, before: bytes, after: bytes, share: float) -> bytes | None:
+        """None where it cannot be had in time: then the change is a cut."""
+        future = self._encoder.crossfaded(before, after, share, self._quality)
+        try:
+            await asyncio.wait((future,), timeout=self._deadline_s / 2.0)
+        finally:
+            future.cancel()
+        failed = future.cancelled() or future.exception() is not None
+        return None if failed else future.result()
+
+    # --- drawing ahead of need ----------------------------------------------------------------
+
+    def _coming(self) -> Iterable[Face]:
+        return self.upcoming()
+
+    def _plan_ahead(self, plan: AheadPlan | None) -> None:
+        self._plan = plan
+        for rung in self._rungs:
+            if rung.drawing_ahead is not None:
+                # One that has not begun is no longer wanted.
+                rung.drawing_ahead.cancel()
+        self._draw_ahead()
+
+    def _draw_ahead(self) -> None:
+        """Give a renderer in the background that has time the next face of the plan."""
+        plan = self._plan
+        for rung in self._rungs:
+            if plan is None or not rung.background:
+                return
+            if rung.drawing_ahead is not None or self._obstacle_ahead(rung):
+                continue
+            face = plan.next(rung.name, self._cache, self._maker)
+            if face is None:
+                continue
+            rung.drawing_ahead = self._maker.submit(rung.name, face, "ahead")
+            rung.drawing_ahead.add_done_callback(partial(self._drawn_ahead, rung, plan, face))
+
+    def _obstacle_ahead(self, rung: _Rung) -> bool:
+        if rung.health.reason is not None or not self._host.is_ready(rung.name):
+            return True
+        if rung.ahead:
+            return False
+        resting = self._clock() - self._asked_s > _RESTING_S
+        easy = rung.render_s < _EASY * self._deadline_s
+        return not (resting or easy or not self._drew)
+
+    def _drawn_ahead(
+        self, rung: _Rung, plan: AheadPlan, face: WantedFace, future: asyncio.Future[MadeFrame]
+    ) -> None:
+        rung.drawing_ahead = None
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not was_crowded_out(error):
+            if not isinstance(error, OutOfMemoryError | DeviceLostError | JobDroppedError):
+                plan.give_up(face)
+            self._failed(rung, error)
+            self._settle(self._rung)
+        elif not future.cancelled() and error is None:
+            self._count_speed(rung, future.result().render_s)
+            if plan is self._plan and self._shown is not None:
+                keys = plan.keys(rung.name, self._maker)
+                self._cache.pin(_ahead_of(self._shown.pins), keys)
+        if error is None:
+            self._draw_ahead()
+
+    def _count_speed(self, rung: _Rung, render_s: float) -> None:
+        """Whether one that was too slow for the stream no longer is."""
+        rung.render_s = render_s
+        rung.quick = rung.quick + 1 if render_s < _QUICK * self._deadline_s else 0
+        if rung.ahead and rung.quick >= _QUICK_FRAMES:
+            rung.ahead, rung.slow = False, 0
+            log.info("renderer_keeps_up", stage=self._stage, renderer=rung.name)
+
     # --- failing and recovering -----------------------------------------------------------
 
     def probe(self) -> None:
@@ -376,6 +606,9 @@ class FallbackLadder:
                 # Those below are not needed.
                 return
             if not rung.probing and rung.health.retry_due(now_s):
+                if rung.background and self._plan is not None:
+                    # A frame that is of use later, for it may take long.
+                    wanted = self._plan.neutral
                 future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
                 rung.probing = True
                 future.add_done_callback(partial(self._probed, rung))
@@ -387,6 +620,8 @@ class FallbackLadder:
             return
         if error is not None:
             self._failed(rung, error)
+        elif rung.background:
+            self._loaded(rung, future.result().render_s)
         elif future.result().render_s > self._deadline_s:
             self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
             self._too_late(rung)
@@ -394,6 +629,24 @@ class FallbackLadder:
             rung.health.succeeded(self._clock())
             self._problem = None
         self._settle(self._rung)
+
+    def _loaded(self, rung: _Rung, render_s: float) -> None:
+        """One in the background has drawn a frame: let it serve, as fast as it can."""
+        rung.slow = rung.slow + 1 if render_s > self._deadline_s else 0
+        if 0 < rung.slow < _SLOW_PROBES and self._host.device(rung.name) != "cpu":
+            self._too_late(rung)
+            return
+        if rung.slow and not rung.ahead:
+            log.info(
+                "renderer_draws_ahead",
+                stage=self._stage,
+                renderer=rung.name,
+                frame_s=round(render_s, 3),
+                faces=self._plan.size if self._plan is not None else 0,
+            )
+        rung.ahead = rung.slow > 0
+        rung.health.succeeded(self._clock())
+        self._draw_ahead()
 
     def _failed(self, rung: _Rung, error: BaseException) -> str:
         self._take_note(rung.name, error)
@@ -410,13 +663,14 @@ class FallbackLadder:
 
     def _settle(self, source: str) -> None:
         """Say which rung serves, where that has changed."""
-        working = (rung.name for rung in self._rungs if rung.health.reason is None)
-        rung = next(working, source)
+        rung = next((r.name for r in self._rungs if self._serves(r, source)), source)
         if rung == self._rung:
             return
         before, self._rung = self._rung, rung
         reason = self._rungs[0].health.reason
-        if reason is None:
+        if reason is None and self._rungs[0].ahead:
+            log.debug("rung_changed", stage=self._stage, rung=rung, before=before)
+        elif reason is None:
             log.info("renderer_recovered", stage=self._stage, rung=rung, before=before)
         else:
             log.warning(
@@ -424,3 +678,15 @@ class FallbackLadder:
             )
         self._metrics.set(Metric.DEGRADED, 0.0, stage=self._stage, rung=before)
         self._metrics.set(Metric.DEGRADED, 1.0, stage=self._stage, rung=rung)
+
+    def _serves(self, rung: _Rung, source: str) -> bool:
+        if rung.health.reason is not None:
+            return False
+        if rung.background and not self._host.is_ready(rung.name):
+            return False
+        return not rung.ahead or source == rung.name
+
+
+def _ahead_of(pins: Hashable) -> Hashable:
+    """In whose name the frames drawn ahead are pinned."""
+    return pins, "ahead"

@@ -81,7 +81,8 @@ class FrameMaker:
 
     def submit(self, renderer: str, wanted: WantedFace, purpose: str) -> asyncio.Future[MadeFrame]:
         """Have the frame made, unless a newer one of the same purpose comes first."""
-        return self._host.worker.submit(partial(self._make, renderer, wanted), self.turn(purpose))
+        job = partial(self._make, renderer, wanted)
+        return self._host.worker(renderer).submit(job, self.turn(purpose))
 
     async def finish(self, renderer: str, wanted: WantedFace, purpose: str) -> MadeFrame:
         """Have the frame made, however long it takes.
@@ -89,7 +90,8 @@ class FrameMaker:
         Raises:
             RenderError: it could not be made.
         """
-        return await self._host.finish(partial(self._make, renderer, wanted), self.turn(purpose))
+        job = partial(self._make, renderer, wanted)
+        return await self._host.finish(renderer, job, self.turn(purpose))
 
     def _make(self, renderer: str, wanted: WantedFace) -> MadeFrame:
         controls = face_of(wanted.code)

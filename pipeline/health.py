@@ -18,6 +18,8 @@ LAST_RETRY_S: Final = 30.0
 LATE_RETRY_S: Final = 0.15
 # A renderer that fails again sooner than this has not recovered: the back-off goes on growing.
 STABLE_S: Final = 30.0
+# Where another renderer serves meanwhile, changing back and forth looks worse than waiting.
+LAST_LATE_RETRY_S: Final = 5.0
 # One late frame is a hiccup of the machine; a second in a row is a renderer too slow.
 MISSES_TO_FAIL: Final = 2
 _REASON_CHARACTERS: Final = 160
@@ -26,12 +28,20 @@ _REASON_CHARACTERS: Final = 160
 class RendererHealth:
     """What is known about one renderer.
 
+    Args:
+        patient: another renderer can serve as well: one that is late again soon after it
+            recovered is left alone for longer each time.
+
     Attributes:
         reason: None while it can be used, else why not, in a few words.
+        late: that reason is that it works, but not in time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.reason: str | None = None
+        self.late = False
+        self._patient = patient
+        self._late_wait_s = LATE_RETRY_S
         self._misses = 0
         self._wait_s = FIRST_RETRY_S
         self._retry_s = 0.0
@@ -48,6 +58,7 @@ class RendererHealth:
         if self.reason is not None or self._succeeded_s is None:
             self._succeeded_s = now_s
         self._misses = 0
+        self.late = False
         if not self._lost:
             self.reason = None
 
@@ -60,9 +71,21 @@ class RendererHealth:
     def too_late(self, now_s: float, reason: str) -> None:
         """It works, but not in time; look again soon."""
         self._misses = 0
+        if self._lost:
+            return
+        stable = self._succeeded_s is not None and now_s - self._succeeded_s >= STABLE_S
+        if self.reason is None and stable:
+            self._late_wait_s = LATE_RETRY_S
+        self.reason, self.late = reason, True
+        self._retry_s = now_s + self._late_wait_s
+        if self._patient:
+            self._late_wait_s = min(2.0 * self._late_wait_s, LAST_LATE_RETRY_S)
+
+    def waits(self, now_s: float, reason: str) -> None:
+        """It is not there yet; try it now."""
         if not self._lost:
-            self.reason = reason
-            self._retry_s = now_s + LATE_RETRY_S
+            self.reason, self.late = reason, False
+            self._retry_s = now_s
 
     def failed(self, now_s: float, reason: str, *, lost: bool = False) -> None:
         """It cannot be used now; try again later, each time later still."""
@@ -71,7 +94,7 @@ class RendererHealth:
             self._wait_s = FIRST_RETRY_S
         self._misses = 0
         self._lost = self._lost or lost
-        self.reason = reason
+        self.reason, self.late = reason, False
         self._retry_s = now_s + self._wait_s
         self._wait_s = min(2.0 * self._wait_s, LAST_RETRY_S)
 

@@ -97,6 +97,19 @@ class FormatEncoder:
         job = partial(timed_encode, image, image_format, quality, self._metrics)
         return await self._worker.run(job, owner=object())
 
+    def crossfaded(
+        self, before: bytes, after: bytes, share: float, quality: int
+    ) -> asyncio.Future[bytes]:
+        """A JPEG of which `share` (0 to 1) is `after` and the rest `before`, of the same size."""
+
+        def job() -> bytes:
+            mixed = cv2.addWeighted(
+                decode_jpeg(after), share, decode_jpeg(before), 1.0 - share, 0.0
+            )
+            return timed_encode(cast(Image, mixed), ImageFormat.JPEG, quality, self._metrics)
+
+        return self._worker.submit(job, owner=object())
+
     async def still(self, portrait: Portrait, size_px: tuple[int, int], quality: int) -> bytes:
         """The portrait as it is, as a JPEG of that size, cut to its proportions.
 

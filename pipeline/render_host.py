@@ -1,4 +1,4 @@
-"""The renderers, and the one thread that owns them from load to close."""
+"""The renderers, each in a thread of its own that owns it from load to close."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from pipeline.errors import (
+    AvatarError,
     BadFrameError,
     DeviceLostError,
     DropReason,
@@ -36,6 +37,7 @@ PREPARE_LIMIT_S: Final = 60.0
 LOAD_LIMIT_S: Final = 300.0
 SPARE_PORTRAITS: Final = 4
 ONCE_WAITING: Final = 32
+_SLOW_HANGS: Final = 20.0
 _LOOK_S: Final = 0.25
 
 
@@ -76,14 +78,16 @@ class Drawing:
 
 
 class RenderHost:
-    """Renderers in order of preference, made, used and closed by one thread.
+    """Renderers in order of preference, each made, used and closed by one thread.
 
-    Renderers and their prepared portraits are shared by all stages. `draw` is for jobs of
-    `worker`, which run in its thread; everything else belongs to the event loop's thread.
+    A thread each, so that one renderer that loads, is slow or hangs never holds up the next.
+    Renderers and their prepared portraits are shared by all stages. `draw` is for jobs of a
+    renderer's `worker`, which run in its thread; everything else belongs to the event loop's.
 
     Args:
         sources: wanted first; not empty.
-        hang_s: a frame that takes longer has hung: its thread is replaced.
+        hang_s: a frame that takes longer has hung, and its thread is replaced; a renderer that
+            is always slow has `_SLOW_HANGS` times what it usually takes.
         prepare_limit_s: the same for preparing a portrait.
         load_limit_s: the same for making a renderer.
         on_device_lost: called once, with the reason, when only a new process can help: the
@@ -115,15 +119,47 @@ class RenderHost:
         self._on_stage: dict[Hashable, str] = {}
         self._once = asyncio.Lock()
         self._once_waiting = 0
+        self._ready: set[str] = set()
+        self._clock = clock
+        self._touched_s = clock()
         # Each thread has the renderers that it made, and closes them when it ends.
         self._mine = _Mine()
-        self.worker = RenderWorker("render", on_thread_end=self._close_mine, clock=clock)
+        self._workers = {
+            name: RenderWorker(name, on_thread_end=self._close_mine, clock=clock)
+            for name in self._sources
+        }
         self._aside = RenderWorker("prepare", on_thread_end=self._close_mine, clock=clock)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The renderers' names, wanted first."""
         return tuple(self._sources)
+
+    @property
+    def sources(self) -> tuple[RendererSource, ...]:
+        """How to get them, wanted first."""
+        return tuple(self._sources.values())
+
+    def worker(self, name: str) -> RenderWorker:
+        """The thread of that renderer."""
+        return self._workers[name]
+
+    def is_ready(self, name: str) -> bool:
+        """It is loaded and has not been let go since."""
+        return name in self._ready
+
+    def touch(self) -> None:
+        """Somebody watches: nothing is idle."""
+        self._touched_s = self._clock()
+
+    def release_idle(self) -> None:
+        """Let go of what nobody has needed for as long as its source allows."""
+        idle_s = self._clock() - self._touched_s
+        for source in self.sources:
+            allowed_s = source.release_after_s
+            if allowed_s is not None and idle_s > allowed_s and self.is_ready(source.name):
+                log.info("renderer_let_go", renderer=source.name, idle_s=round(idle_s))
+                self.let_go(source.name)
 
     def device(self, name: str) -> str | None:
         """The device of that renderer; None until it has been loaded."""
@@ -143,20 +179,25 @@ class RenderHost:
             RenderError: it could not be done.
         """
         aside = self._sources[name].prepares_aside
-        if not aside or await self.finish(partial(self._has, name, portrait), owner):
-            await self.finish(partial(self._prepare, name, portrait), owner)
+        if not aside or await self.finish(name, partial(self._has, name, portrait), owner):
+            await self.finish(name, partial(self._prepare, name, portrait), owner)
             return
         job = partial(self._prepare_aside, name, portrait)
         prepared = await self._finish(self._aside, job, owner)
-        await self.finish(partial(self._take_in, name, portrait, prepared), owner)
+        await self.finish(name, partial(self._take_in, name, portrait, prepared), owner)
 
-    async def finish(self, job: Callable[[], T], owner: Hashable) -> T:
-        """Carry out a job that may take its time, and replace the thread if it gets stuck.
+    async def finish(self, name: str, job: Callable[[], T], owner: Hashable) -> T:
+        """Carry out a renderer's job that may take its time; replace a thread that gets stuck.
 
         Raises:
             RenderError: the job raised it, was dropped, or hung (`JobDroppedError`).
         """
-        return await self._finish(self.worker, job, owner)
+        return await self._finish(self._workers[name], job, owner)
+
+    def let_go(self, name: str) -> None:
+        """Close a renderer and free what it holds; the next job that needs it loads it anew."""
+        self._ready.discard(name)
+        self._workers[name].submit(partial(self._close_one, name), "let go")
 
     async def _finish(self, worker: RenderWorker, job: Callable[[], T], owner: Hashable) -> T:
         future = worker.submit(job, owner)
@@ -191,23 +232,28 @@ class RenderHost:
         self, portrait: Portrait, controls: FaceControls, size_px: tuple[int, int]
     ) -> Drawing:
         errors = []
-        for name in self.names:
+        for name in self._without_waiting():
             try:
                 await self.prepare(name, portrait, "once")
-                return await self.finish(
-                    partial(self.draw, name, portrait, controls, size_px), "once"
-                )
+                job = partial(self.draw, name, portrait, controls, size_px)
+                return await self.finish(name, job, "once")
             except RenderError as error:
                 self.note(error)
                 errors.append(error)
         raise errors[0]
 
+    def _without_waiting(self) -> tuple[str, ...]:
+        """The renderers that need not be loaded first, as far as there are any."""
+        at_hand = (s.name for s in self.sources if not s.background or self.is_ready(s.name))
+        return tuple(at_hand) or self.names
+
     def rescue(self) -> None:
         """Replace a thread whose job has exceeded its limit."""
-        for worker in (self.worker, self._aside):
+        for worker in (*self._workers.values(), self._aside):
             if not worker.overdue:
                 continue
             if worker.abandon():
+                self._ready.discard(worker.name)
                 log.error("stuck_thread_replaced", worker=worker.name)
             else:
                 self.report_lost("too many renders hang")
@@ -225,13 +271,13 @@ class RenderHost:
             self._on_device_lost(reason)
 
     async def close(self, deadline_s: float) -> bool:
-        """Let the job in flight finish, close the renderers and end the thread.
+        """Let the jobs in flight finish, close the renderers and end the threads.
 
         Returns:
-            False if it is still at work after `deadline_s`.
+            False if one is still at work after `deadline_s`.
         """
-        ended = await asyncio.gather(self.worker.close(deadline_s), self._aside.close(deadline_s))
-        return all(ended)
+        workers = (*self._workers.values(), self._aside)
+        return all(await asyncio.gather(*(worker.close(deadline_s) for worker in workers)))
 
     # --- in the threads -------------------------------------------------------------------
 
@@ -245,12 +291,20 @@ class RenderHost:
         """
         loaded = self._loaded(name)
         prepared = self._prepared(loaded, portrait)
-        self.worker.allow(self._hang_s)
+        self._workers[name].allow(self._hang_limit_s(name, loaded))
         begun_s = time.perf_counter()
         image = _guarded(lambda: loaded.renderer.render(prepared, controls, size_px))
-        render_s = time.perf_counter() - begun_s
+        render_s = loaded.render_s = time.perf_counter() - begun_s
         self._metrics.observe(Metric.RENDER_SECONDS, render_s, renderer=name)
         return Drawing(_checked(image, size_px), render_s)
+
+    def _hang_limit_s(self, name: str, loaded: _Loaded) -> float:
+        if not self._sources[name].background:
+            return self._hang_s
+        if loaded.render_s is None:
+            # The first frame compiles, tunes and allocates.
+            return max(self._hang_s, self._prepare_limit_s)
+        return max(self._hang_s, _SLOW_HANGS * loaded.render_s)
 
     def _prepare(self, name: str, portrait: Portrait) -> PreparedPortrait:
         return self._prepared(self._loaded(name), portrait)
@@ -258,7 +312,7 @@ class RenderHost:
     def _prepare_aside(self, name: str, portrait: Portrait) -> PreparedPortrait:
         """The other thread's instance does the work and keeps nothing."""
         renderer = self._loaded(name).renderer
-        self.worker.allow(self._prepare_limit_s)
+        self._aside.allow(self._prepare_limit_s)
         return _guarded(lambda: renderer.prepare(portrait))
 
     def _has(self, name: str, portrait: Portrait) -> bool:
@@ -270,18 +324,20 @@ class RenderHost:
     def _loaded(self, name: str) -> _Loaded:
         loaded = self._mine.renderers.get(name)
         if loaded is None:
-            self.worker.allow(self._load_limit_s)
+            self._workers[name].allow(self._load_limit_s)
+            begun_s = time.perf_counter()
             renderer = _guarded(self._sources[name].make)
             loaded = self._mine.renderers[name] = _Loaded(renderer)
-            if name not in self._devices:
-                log.info("renderer_loaded", renderer=name, device=renderer.device)
+            took_s = time.perf_counter() - begun_s
+            log.info("renderer_loaded", renderer=name, device=renderer.device, s=round(took_s, 3))
             self._devices[name] = renderer.device
+            self._ready.add(name)
         return loaded
 
     def _prepared(self, loaded: _Loaded, portrait: Portrait) -> PreparedPortrait:
         prepared = loaded.prepared.get(portrait.key)
         if prepared is None:
-            self.worker.allow(self._prepare_limit_s)
+            self._workers[loaded.renderer.name].allow(self._prepare_limit_s)
             prepared = _guarded(lambda: loaded.renderer.prepare(portrait))
             self._keep(loaded, portrait, prepared)
         loaded.prepared.move_to_end(portrait.key)
@@ -296,18 +352,31 @@ class RenderHost:
             del loaded.prepared[key]
 
     def _close_mine(self) -> None:
-        for name, loaded in self._mine.renderers.items():
-            loaded.prepared.clear()
-            try:
-                loaded.renderer.close()
-            except Exception:
-                log.exception("renderer_not_closed", renderer=name)
-        self._mine.renderers.clear()
+        for name in tuple(self._mine.renderers):
+            self._close_one(name)
+
+    def _close_one(self, name: str) -> None:
+        loaded = self._mine.renderers.pop(name, None)
+        if loaded is None:
+            return
+        loaded.prepared.clear()
+        try:
+            loaded.renderer.close()
+        except Exception:
+            log.exception("renderer_not_closed", renderer=name)
 
 
 @dataclass(slots=True, eq=False)
 class _Loaded:
+    """A renderer of one thread.
+
+    Attributes:
+        prepared: by portrait key, used last at the end.
+        render_s: what its last frame took; None before the first, which is the slowest.
+    """
+
     renderer: Renderer
+    render_s: float | None = None
     prepared: OrderedDict[str, PreparedPortrait] = field(default_factory=OrderedDict)
 
 
@@ -322,6 +391,8 @@ def _guarded(call: Callable[[], T]) -> T:
         return call()
     except RenderError:
         raise
+    except AvatarError as error:
+        raise RenderError(str(error)) from error
     except MemoryError as error:
         raise OutOfMemoryError(str(error)) from error
     except Exception as error:

@@ -6,7 +6,7 @@ Controls that producers send directly come on top of everything.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.expression.blending import compose, idle_amplitude
@@ -15,6 +15,7 @@ from orchestrator.expression.idle import IdleAmplitude, IdleLife, IdleOffsets
 from orchestrator.expression.injection import Injection
 from orchestrator.expression.mood import MoodLayer, MoodOffsets
 from orchestrator.expression.states import IdleSet, StateLayer
+from orchestrator.expression.steps import every_step, lids, stepped, stepped_mouth
 from pipeline.types import Activity, DirectControls, FaceControls, Mood
 
 
@@ -84,6 +85,52 @@ class Performance:
             pitch=idle.pitch + idle_set.pitch,
             yaw=idle.yaw + idle_set.yaw,
             roll=idle.roll + idle_set.roll,
+        )
+
+    # --- simplified, for renderers that draw ahead ----------------------------------------
+
+    def steps(
+        self, weights: Mapping[str, float], now_s: float
+    ) -> tuple[tuple[FaceControls, dict[str, float]], ...]:
+        """This moment's face simplified, with its blink if there is one and without.
+
+        None while producers send controls directly: no simple face does justice to those.
+        """
+        if self._injection.active:
+            return ()
+        mood, idle_set = self._mood.sample(now_s), self._state.at(now_s)
+        blink = lids(self._idle_at(now_s, weights, mood, idle_set).blink)
+        simple, mouth = stepped(weights, self._emotions), stepped_mouth(idle_set.mouth)
+        blinks = (blink, 0.0) if blink else (0.0,)
+        return tuple((self._step(simple, lid, mouth), simple) for lid in blinks)
+
+    def steps_ahead(
+        self, ahead: Iterable[Mapping[str, float]], now_s: float
+    ) -> Iterator[tuple[FaceControls, dict[str, float]]]:
+        """The simplified faces of weights to come, each once, in order."""
+        mouth = stepped_mouth(self._state.at(now_s).mouth)
+        seen = set()
+        for weights in ahead:
+            simple = stepped(weights, self._emotions)
+            key = tuple(simple.items())
+            if key not in seen:
+                seen.add(key)
+                yield self._step(simple, 0.0, mouth), simple
+
+    def every_step(self) -> list[tuple[FaceControls, dict[str, float]]]:
+        """All simplified faces of one emotion at a time, needed most first."""
+        return [
+            (self._step(weights, lid, 1.0), weights) for weights, lid in every_step(self._emotions)
+        ]
+
+    def _step(self, weights: Mapping[str, float], lid: float, mouth: float) -> FaceControls:
+        return compose(
+            weights,
+            self._emotions,
+            gains=self._gains,
+            idle=IdleOffsets(blink=lid),
+            rest=self._rest,
+            mouth=mouth,
         )
 
     def key_faces(self) -> list[tuple[FaceControls, dict[str, float]]]:

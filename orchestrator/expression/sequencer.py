@@ -12,6 +12,7 @@ scene any more: nothing is meant to be on for them.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ MAX_WAITING: Final = 256
 MAX_ON_FACE: Final = 32
 MAX_INTERRUPTS: Final = 1024
 MAX_UNTOLD: Final = 4096
+MAX_LOOKED_AT: Final = 32
 LARGEST_SUM: Final = 1.0 - 1e-15
 
 
@@ -165,6 +167,21 @@ class Sequencer:
         if self._face.settles_s > self._sampled_s:
             return now_s
         return None if math.isinf(due_s) else due_s
+
+    def upcoming(
+        self, now_s: float, horizon_s: float, step_s: float
+    ) -> Iterator[Mapping[str, float]]:
+        """The weights that the cues on the timeline lead to, from `now_s` on; nothing changes.
+
+        Empty while nothing is on and nothing waits, and where too much does to look at.
+        """
+        under_way = sum(1 for _ in self._on()) + len(self._decaying)
+        waiting = len(self._queue) + len(self._scheduled)
+        if not 0 < under_way + waiting <= MAX_LOOKED_AT:
+            return
+        twin = copy.deepcopy(self, {id(self._emotions): self._emotions})
+        for step in range(1, int(horizon_s / step_s) + 1):
+            yield twin.sample(now_s + step * step_s).weights
 
     def cues(self, now_s: float) -> tuple[CueView, ...]:
         """Every cue that has not ended: what is on, suspended, decaying, queued, scheduled."""

@@ -1,9 +1,10 @@
 """A ladder that draws nothing: pictures say which face they would show."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.ahead import Face
 from pipeline.errors import RenderError
 from pipeline.frame_cache import CacheStats
 from pipeline.types import FaceControls, ImageFormat, Portrait
@@ -41,7 +42,9 @@ class FakeLadder:
         self.refuses: str | None = None
         self.gate: asyncio.Event | None = None
         self.shown: list[str] = []
-        self.ahead: list[tuple[FaceControls, Mapping[str, float]]] = []
+        self.ahead: list[Face] = []
+        self.wants_steps = False
+        self.upcoming: Callable[[], Iterable[Face]] = lambda: ()
         self.pictures = 0
         self.renderer = "fake"
         self.device = "cpu"
@@ -52,7 +55,8 @@ class FakeLadder:
     async def show(
         self,
         portrait: Portrait,
-        ahead: Sequence[tuple[FaceControls, Mapping[str, float]]],
+        ahead: Sequence[Face],
+        later: Sequence[Face] = (),
         *,
         accept_still: bool = False,
     ) -> None:
@@ -63,7 +67,9 @@ class FakeLadder:
         self.ahead = list(ahead)
         self.shown.append(portrait.name)
 
-    async def picture(self, controls: FaceControls, weights: Mapping[str, float]) -> FakePicture:
+    async def picture(
+        self, controls: FaceControls, weights: Mapping[str, float], steps: Sequence[Face] = ()
+    ) -> FakePicture:
         self.pictures += 1
         await self.clock.sleep_until(self.clock.now() + self.render_s)
         if self.degraded is not None:

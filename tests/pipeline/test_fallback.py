@@ -93,8 +93,9 @@ class Theatre:
         await until(lambda: self.ladder.degraded is None)
 
     async def idle(self) -> None:
-        """Let the render thread finish what it has been given."""
-        await self.host.worker.run(lambda: None, "idle")
+        """Let the render threads finish what they have been given."""
+        for name in self.host.names:
+            await self.host.worker(name).run(lambda: None, "idle")
 
     @contextmanager
     def haste(self) -> Iterator[None]:

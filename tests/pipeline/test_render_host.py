@@ -52,9 +52,8 @@ class House:
         return renderer
 
     async def draw(self, portrait: Portrait, name: str = "mesh") -> Drawing:
-        return await self.host.finish(
-            partial(self.host.draw, name, portrait, NEUTRAL, SIZE), "test"
-        )
+        job = partial(self.host.draw, name, portrait, NEUTRAL, SIZE)
+        return await self.host.finish(name, job, "test")
 
 
 @pytest.fixture
