@@ -41,6 +41,7 @@ from orchestrator.lifecycle import (
     stop_step,
 )
 from orchestrator.logs import logging_to
+from orchestrator.motion import read_motion
 from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings, default_config_dir, state_dir
 from orchestrator.stage import Stage
@@ -425,7 +426,8 @@ class Daemon:
         return scheduler
 
     def _tables(self) -> tuple[EmotionTable, CharacterBook]:
-        emotions = EmotionTable.load(emotions_file(self._settings, self._config_file))
+        file = emotions_file(self._settings, self._config_file)
+        emotions = EmotionTable.load(file, motions=read_motion)
         folder = characters_dir(self._settings, self._config_file)
         return emotions, CharacterBook.load(folder, emotions.labels)
 

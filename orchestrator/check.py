@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from orchestrator import __version__
+from orchestrator.expression.emotions import EmotionTable
 from orchestrator.hardware import gpu_name
 from orchestrator.lifecycle import ExitStatus
+from orchestrator.motion import read_motion
 from orchestrator.settings import Settings, state_dir
 from pipeline.errors import AvatarError, ConfigError
 
 Verdict = Literal["ok", "note", "FAIL"]
+# Below this a recorded face is hardly the one that is shown.
+LEAST_EXPLAINED: Final = 0.3
 OPTIONAL_PACKAGES: Final = ("torch", "onnxruntime", "insightface")
 
 
@@ -96,11 +100,11 @@ def _opencv() -> Finding:
 def _files(settings: Settings, config: Path) -> Iterator[Finding]:
     from orchestrator.app import characters_dir, emotions_file
     from orchestrator.characters import CharacterBook
-    from orchestrator.expression.emotions import EmotionTable
 
     try:
-        emotions = EmotionTable.load(emotions_file(settings, config))
+        emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)
         yield Finding("ok", "emotions", ", ".join(emotions.labels))
+        yield from _recordings(emotions)
         book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
     except ConfigError as error:
         yield Finding("FAIL", "files", str(error))
@@ -121,6 +125,17 @@ def _files(settings: Settings, config: Path) -> Iterator[Finding]:
     if settings.stage.character not in book.names:
         problem = f"stage.character: there is no {settings.stage.character!r}"
         yield Finding("FAIL", "character", f"{problem}; there are {', '.join(book.names)}")
+
+
+def _recordings(emotions: EmotionTable) -> Iterator[Finding]:
+    """How much of what was recorded the emotions that come from a motion file show."""
+    for label in emotions.labels:
+        recording = emotions[label].recording
+        if recording is not None:
+            verdict: Verdict = "ok" if recording.explained >= LEAST_EXPLAINED else "note"
+            where = f"frame {recording.frame} of {recording.file}"
+            shown = f"controls show {recording.explained:.0%} of its keypoint motion"
+            yield Finding(verdict, "motion", f"{label}: {where}, {shown}")
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from orchestrator.app import characters_dir, emotions_file
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.blending import compose
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.motion import read_motion
 from orchestrator.renderers import choose_renderers
 from orchestrator.settings import Settings
 from pipeline.contact_sheet import contact_sheet
@@ -51,7 +52,7 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
         backend = msgspec.structs.replace(settings.renderer, backend=options.renderer)
         settings = msgspec.structs.replace(settings, renderer=backend)
     sources, _ = choose_renderers(settings)
-    emotions = EmotionTable.load(emotions_file(settings, config))
+    emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)
     loaded, look = _subject(settings, config, emotions, options)
     size_px = (options.size, options.size) if options.size else settings.stage.size_px
 

@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from orchestrator.expression.idle import IdleAmplitude
+from orchestrator.expression.recording import MotionReader, Recording
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
 from pipeline.types import ARKIT_INDEX, HEAD_LIMIT_DEG, FaceControls, Float32Array
 
@@ -27,6 +28,10 @@ BASIC_EMOTIONS: Final = (NEUTRAL, "happy", "sad", "surprised", "angry", "disgust
 
 HEAD_ANGLES: Final = ("pitch", "yaw", "roll")
 IDLE_PARTS: Final = ("gaze", "sway", "breath")
+KEYS: Final = (
+    "aliases", "max", "attack_ms", "hold_ms", "decay_ms", "head", "idle", "controls",
+    "motion", "motion_frame",
+)  # fmt: skip
 
 # Ranges of the wire protocol, milliseconds.
 MAX_FADE_MS: Final = 60_000.0
@@ -36,6 +41,7 @@ MAX_IDLE_FACTOR: Final = 4.0
 LABEL: Final = re.compile(r"(?!.{33})[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 MAX_NAME_CHARS: Final = 64
 SUGGESTIONS: Final = (3, 5)
+PEAK: Final = "peak"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +56,7 @@ class Emotion:
         hold_s: seconds at full strength, unless an event says otherwise.
         controls: the face at weight 1.
         idle: size of idle life at weight 1.
+        recording: where the controls come from, None where the table has them itself.
     """
 
     label: str
@@ -60,6 +67,7 @@ class Emotion:
     decay_s: float
     controls: FaceControls = field(default_factory=FaceControls)
     idle: IdleAmplitude = field(default_factory=IdleAmplitude)
+    recording: Recording | None = None
 
 
 class EmotionTable:
@@ -100,18 +108,22 @@ class EmotionTable:
         )
 
     @classmethod
-    def load(cls, path: Path) -> EmotionTable:
+    def load(cls, path: Path, motions: MotionReader | None = None) -> EmotionTable:
         """Read and check a table.
 
+        Args:
+            motions: reads the motion files that it names; None where it may name none.
+
         Raises:
-            ConfigError: it cannot be read, or a key is unknown, missing or out of range; names
-                the file and the full path of the key.
+            ConfigError: it cannot be read, or a key is unknown, missing or out of range, or a
+                motion file is not what it should be; names the file and the full path of the key.
         """
         try:
             tables = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(str(path), f"cannot be read: {error}") from error
-        return cls([_emotion(_Keys(path, "", tables), label) for label in tables], str(path))
+        keys = _Keys(path, "", tables)
+        return cls([_emotion(keys, label, motions) for label in tables], str(path))
 
     def __getitem__(self, label: str) -> Emotion:
         return self._emotions[label]
@@ -226,16 +238,17 @@ class _Keys:
         return float(value)
 
 
-def _emotion(tables: _Keys, label: str) -> Emotion:
+def _emotion(tables: _Keys, label: str, motions: MotionReader | None) -> Emotion:
     if not LABEL.fullmatch(label):
         raise tables.wrong(
             label, "a label has lower-case letters, digits and single '_', at most 32"
         )
     keys = tables.sub(label)
-    keys.allow(("aliases", "max", "attack_ms", "hold_ms", "decay_ms", "head", "idle", "controls"))
+    keys.allow(KEYS)
     maximum = keys.number("max", 0.0, 1.0)
     if maximum == 0.0:
         raise keys.wrong("max", "must be above 0, or the emotion never shows")
+    controls, recording = _face(keys, motions)
     return Emotion(
         label=label,
         aliases=_aliases(keys),
@@ -243,8 +256,9 @@ def _emotion(tables: _Keys, label: str) -> Emotion:
         attack_s=keys.number("attack_ms", 0.0, MAX_FADE_MS) / 1000.0,
         hold_s=keys.number("hold_ms", 0.0, MAX_HOLD_MS) / 1000.0,
         decay_s=keys.number("decay_ms", 0.0, MAX_FADE_MS) / 1000.0,
-        controls=_controls(keys),
+        controls=controls,
         idle=_idle(keys.sub("idle")),
+        recording=recording,
     )
 
 
@@ -261,6 +275,45 @@ def _aliases(keys: _Keys) -> tuple[str, ...]:
             raise keys.wrong(where, f"{alias!r} is there twice")
         seen.add(_normalised(alias))
     return tuple(aliases)
+
+
+def _face(keys: _Keys, motions: MotionReader | None) -> tuple[FaceControls, Recording | None]:
+    written = _controls(keys)
+    if "motion" not in keys.table:
+        if "motion_frame" in keys.table:
+            raise keys.wrong("motion_frame", "there is no motion that it could be a frame of")
+        return written, None
+    if "controls" in keys.table:
+        raise keys.wrong("controls", "the face comes from motion; leave one of them out")
+    controls, recording = _recorded(keys, motions)
+    if "head" in keys.table:
+        controls = replace(controls, **{a: getattr(written, a) for a in HEAD_ANGLES})
+    return controls, recording
+
+
+def _recorded(keys: _Keys, motions: MotionReader | None) -> tuple[FaceControls, Recording]:
+    name = keys.table["motion"]
+    if not isinstance(name, str) or not name.isprintable() or not name:
+        raise keys.wrong("motion", f"expected the name of a motion file, got {name!r}")
+    if motions is None:
+        raise keys.wrong("motion", "recorded motions cannot be read here")
+    file = keys.file.parent / name
+    try:
+        motion = motions(file)
+    except ConfigError as error:
+        raise keys.wrong("motion", str(error)) from error
+    except OSError as error:
+        raise keys.wrong("motion", f"{file}: cannot be read: {error.strerror}") from error
+    frame = keys.table.get("motion_frame", PEAK)
+    if frame == PEAK:
+        frame = motion.peak
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < len(motion):
+        raise keys.wrong(
+            "motion_frame",
+            f"expected {PEAK!r} or a frame of {file} from 0 to {len(motion) - 1}, got {frame!r}",
+        )
+    face = motion.face(frame)
+    return face.controls, Recording(file, frame, face.explained)
 
 
 def _controls(keys: _Keys) -> FaceControls:

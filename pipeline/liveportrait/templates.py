@@ -1,20 +1,24 @@
 """Recorded motion: LivePortrait's pickled templates into a safe form (specification 9). No torch.
 
-A pickle can run code, and even its arrays can carry malformed state. So the reader resolves the
-names that a template needs to stand-ins of its own, which accept plain numbers only, and
-refuses every other name. What has been read is checked and kept as `.npz` without pickles.
+A pickle can run code, and even its arrays can carry malformed state. So the reader knows the
+operations and resolves the names that a template needs, to stand-ins of its own which accept
+plain numbers only, and refuses all others. What has been read is checked and kept as `.npz`
+without pickles.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
+import tempfile
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +26,11 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError
 from pipeline.types import Float32Array
 
-MAX_BYTES: Final = 256_000_000
+MAX_BYTES: Final = 64_000_000
 MAX_FRAMES: Final = 100_000
 MAX_FPS: Final = 240
+LARGEST: Final = 1000.0
+"""No number of a motion comes near this; float32 could not be squared far beyond it."""
 _FORMAT: Final = 1
 _DTYPES: Final = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
@@ -36,8 +42,9 @@ class MotionTemplate:
     Attributes:
         fps: frames per second.
         scale: (N, 1). rotation: (N, 3, 3) for row vectors. exp: (N, 21, 3). t: (N, 3). All
-            float32 and finite.
-        eyes: (N, 2) left and right eye ratios, or None. lips: (N, 1) lip ratios, or None.
+            float32, finite and at most `LARGEST`.
+        eyes: (N, 2) ratios of the eyes at the image's left and right, or None. lips: (N, 1) lip
+            ratios, or None.
     """
 
     fps: int
@@ -50,8 +57,10 @@ class MotionTemplate:
 
     def __post_init__(self) -> None:
         frames = len(self.scale)
-        if not (1 <= frames <= MAX_FRAMES and 1 <= self.fps <= MAX_FPS):
-            raise ValueError(f"{frames} frames at {self.fps} fps")
+        if not 1 <= frames <= MAX_FRAMES:
+            raise ValueError(f"expected 1 to {MAX_FRAMES} frames, got {frames}")
+        if not 1 <= self.fps <= MAX_FPS:
+            raise ValueError(f"fps: expected 1 to {MAX_FPS}, got {self.fps}")
         shapes = {
             "scale": (1,), "rotation": (3, 3), "exp": (21, 3), "t": (3,), "eyes": (2,), "lips": (1,)
         }  # fmt: skip
@@ -60,9 +69,13 @@ class MotionTemplate:
             if array is None:
                 continue
             if array.shape != (frames, *shape) or array.dtype != np.float32:
-                raise ValueError(f"{name}: expected float32 {(frames, *shape)}")
+                raise ValueError(
+                    f"{name}: expected float32 {(frames, *shape)}, got {array.dtype} {array.shape}"
+                )
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite numbers")
+            if np.abs(array).max() > LARGEST:
+                raise ValueError(f"{name}: expected numbers within {LARGEST:.0f}")
 
     def __len__(self) -> int:
         return len(self.scale)
@@ -75,12 +88,11 @@ class MotionTemplate:
             ConfigError: not a template, or one that holds more than numbers.
             OSError: the file cannot be read.
         """
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(str(path), f"a template of more than {MAX_BYTES} bytes")
+        data = _limited(path)
         try:
-            return cls._from_content(_Reader(io.BytesIO(path.read_bytes())).load())
+            return cls._from_content(_Reader(io.BytesIO(data)).load())
         except Exception as error:  # whatever a hostile pickle makes the reader stumble over
-            raise ConfigError(str(path), f"not a motion template: {error}") from error
+            raise ConfigError(str(path), f"not a motion template: {_reason(error)}") from error
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -90,58 +102,140 @@ class MotionTemplate:
             ConfigError: it is something else.
             OSError: the file cannot be read.
         """
+        data = _limited(path)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # An entry never gives more than the size that the archive's index states for it.
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                    raise ValueError(f"more than {MAX_BYTES} bytes when unpacked")
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 if int(arrays["format"]) != _FORMAT:
-                    raise ConfigError(str(path), f"not format {_FORMAT} of a motion template")
+                    raise ValueError(f"not of format {_FORMAT}")
                 content = {name: arrays[name] for name in arrays.files if name != "format"}
-                return cls(int(content.pop("fps")), **content)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(str(path), f"not a motion template: {error}") from error
+            return cls(int(content.pop("fps")), **content)
+        except zipfile.BadZipFile as error:
+            raise ConfigError(
+                str(path), "not a motion file; `motion import` makes one of a .pkl template"
+            ) from error
+        except (
+            ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, RuntimeError,
+            SyntaxError, TypeError, ValueError, zlib.error,
+        ) as error:  # fmt: skip
+            raise ConfigError(str(path), f"not a motion file: {_reason(error)}") from error
 
     def save(self, path: Path) -> None:
-        """Write the safe form, an `.npz` of plain arrays."""
-        arrays = {
+        """Write the safe form, an `.npz` of plain arrays; the file is whole or untouched.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        arrays: dict[str, Any] = {
             name: array
             for name in ("scale", "rotation", "exp", "t", "eyes", "lips")
             if (array := getattr(self, name)) is not None
         }
-        with path.open("wb") as file:
-            np.savez_compressed(file, format=_FORMAT, fps=self.fps, **arrays)
+        whole = io.BytesIO()
+        np.savez_compressed(whole, format=_FORMAT, fps=self.fps, **arrays)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}-")
+        beside = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(whole.getvalue())
+            beside.chmod(0o644)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
 
     @classmethod
-    def _from_content(cls, content: Any) -> Self:
-        motion = content["motion"]
-        frames = content["n_frames"]
-        if not isinstance(motion, list) or frames != len(motion):
-            raise ValueError(f"n_frames is {frames!r}, motion is a {type(motion).__name__}")
+    def _from_content(cls, content: object) -> Self:
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a dict, got a {type(content).__name__}")
+        for key in ("n_frames", "output_fps", "motion"):
+            if key not in content:
+                raise ValueError(f"there is no {key}")
+        motion = _list(content["motion"], "motion")
+        if not 1 <= len(motion) <= MAX_FRAMES:
+            raise ValueError(f"motion: expected 1 to {MAX_FRAMES} frames, got {len(motion)}")
+        if _integer(content["n_frames"], "n_frames") != len(motion):
+            raise ValueError(f"n_frames: expected {len(motion)}, the frames of motion")
         return cls(
-            fps=int(content["output_fps"]),
+            fps=_integer(content["output_fps"], "output_fps"),
             scale=_stacked(motion, "scale", shape=(1,)),
             rotation=_stacked(motion, "R", "R_d", shape=(3, 3)),
             exp=_stacked(motion, "exp", shape=(21, 3)),
             t=_stacked(motion, "t", shape=(3,)),
-            eyes=_listed(content, "c_eyes_lst", "c_d_eyes_lst", shape=(2,)),
-            lips=_listed(content, "c_lip_lst", "c_d_lip_lst", shape=(1,)),
+            eyes=_listed(content, len(motion), "c_eyes_lst", "c_d_eyes_lst", shape=(2,)),
+            lips=_listed(content, len(motion), "c_lip_lst", "c_d_lip_lst", shape=(1,)),
         )
 
 
-def _stacked(motion: list[Mapping[str, Any]], *names: str, shape: tuple[int, ...]) -> Float32Array:
-    arrays = [frame[next(n for n in names if n in frame)] for frame in motion]
-    return _joined(arrays, names[0], shape)
+def _limited(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(str(path), f"a motion of more than {MAX_BYTES} bytes")
+    return data
 
 
-def _listed(content: Mapping[str, Any], *names: str, shape: tuple[int, ...]) -> Float32Array | None:
-    arrays = next((content[name] for name in names if content.get(name)), None)
-    return None if arrays is None else _joined(arrays, names[0], shape)
+def _reason(error: Exception) -> str:
+    """What is wrong, printable and short whatever the file says."""
+    text = str(error) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
-def _joined(arrays: list[Any], name: str, shape: tuple[int, ...]) -> Float32Array:
-    values = [array.value if isinstance(array, _Array) else None for array in arrays]
-    for value in values:
-        if value is None or value.dtype != np.float32 or value.shape != (1, *shape):
-            raise ValueError(f"{name}: expected float32 arrays of shape {(1, *shape)}")
-    return np.concatenate([value for value in values if value is not None]).reshape(-1, *shape)
+def _list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list, got a {type(value).__name__}")
+    return value
+
+
+def _integer(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name}: expected an integer, got a {type(value).__name__}")
+    return value
+
+
+def _stacked(motion: Sequence[object], *names: str, shape: tuple[int, ...]) -> Float32Array:
+    arrays = []
+    for index, frame in enumerate(motion):
+        if not isinstance(frame, dict):
+            raise ValueError(f"motion[{index}]: expected a dict, got a {type(frame).__name__}")
+        name = next((name for name in names if name in frame), None)
+        if name is None:
+            raise ValueError(f"motion[{index}]: there is no {names[0]}")
+        arrays.append(frame[name])
+    return _joined(arrays, f"motion[{{}}].{names[0]}", shape)
+
+
+def _listed(
+    content: Mapping[str, object], frames: int, *names: str, shape: tuple[int, ...]
+) -> Float32Array | None:
+    """A list with an entry for each frame; absent, None and empty are the same."""
+    name = next((name for name in names if content.get(name) not in (None, [])), None)
+    if name is None:
+        return None
+    arrays = _list(content[name], name)
+    if len(arrays) != frames:
+        raise ValueError(f"{name}: expected {frames} entries, one for each frame")
+    return _joined(arrays, f"{name}[{{}}]", shape)
+
+
+def _joined(arrays: Sequence[object], where: str, shape: tuple[int, ...]) -> Float32Array:
+    values = []
+    for index, array in enumerate(arrays):
+        value = array.value if isinstance(array, _Array) else None
+        if (
+            value is None
+            or value.dtype.newbyteorder("=") != np.float32
+            or (value.shape != (1, *shape))
+        ):
+            raise ValueError(f"{where.format(index)}: expected a float32 array {(1, *shape)}")
+        values.append(value)
+    return np.concatenate(values, dtype=np.float32).reshape(-1, *shape)
+
+
+# --- the pickle reader --------------------------------------------------------------------
 
 
 class _Dtype:
@@ -149,7 +243,7 @@ class _Dtype:
 
     def __init__(self, name: str, *_flags: object) -> None:
         if name not in _DTYPES:
-            raise pickle.UnpicklingError(f"arrays of {name!r}")
+            raise pickle.UnpicklingError("an array of something else than numbers")
         self.value = np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -158,7 +252,11 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: checks its state before it believes it."""
+    """Stands in for numpy.ndarray: checks its state before it believes it.
+
+    Its numbers stay where the pickle has them, so that many arrays over the same bytes cost
+    no more than those bytes.
+    """
 
     value: npt.NDArray[Any] | None = None
 
@@ -169,12 +267,25 @@ class _Array:
         if len(data) != math.prod(shape) * dtype.value.itemsize:
             raise pickle.UnpicklingError("an array whose data do not fit its shape")
         flat = np.frombuffer(data, dtype.value)
-        ordered = flat.reshape(shape, order="F" if fortran else "C")
-        self.value = ordered.astype(dtype.value.newbyteorder("="))
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
 
 
-class _ArrayType:
-    """What the name numpy.ndarray means; an argument and nothing else."""
+class _Name:
+    """What a name in a pickle means: to be called or passed on, and never to be changed.
+
+    Args:
+        make: what calling it does; None where it is only an argument.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., object] | None) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: object) -> object:
+        if self._make is None:
+            raise pickle.UnpicklingError("a call of something that is no function")
+        return self._make(*arguments)
 
 
 def _reconstruct(*_arguments: object) -> _Array:
@@ -182,21 +293,60 @@ def _reconstruct(*_arguments: object) -> _Array:
     return _Array()
 
 
-class _Reader(pickle.Unpickler):
-    _NAMES: Final = {
-        ("numpy", "ndarray"): _ArrayType,
+def _refuse(_reader: Any) -> None:
+    raise pickle.UnpicklingError("an operation that no template needs")
+
+
+def _with_plain_key(reader: Any) -> None:
+    _check_keys(reader.stack[-2:-1])
+    pickle._Unpickler.dispatch[pickle.SETITEM[0]](reader)
+
+
+def _with_plain_keys(reader: Any) -> None:
+    _check_keys(reader.stack[::2])
+    pickle._Unpickler.dispatch[pickle.SETITEMS[0]](reader)
+
+
+def _check_keys(keys: list[object]) -> None:
+    """Hashing a deeply nested tuple would overflow the C stack and end the process."""
+    if not all(type(key) is str for key in keys):
+        raise pickle.UnpicklingError("a dict whose keys are no text")
+
+
+# What protocols 2 to 4 write for dicts, lists, tuples, numbers, text, bytes and arrays.
+_OPERATIONS: Final = (
+    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "APPEND", "APPENDS",
+    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
+)  # fmt: skip
+
+
+class _Reader(pickle._Unpickler):
+    """The unpickler that is written in Python: its table of operations can be cut down.
+
+    It also keeps its memo in a dict; the one in C grows an array to whatever index a file names.
+    """
+
+    _NAMES: Final[Mapping[tuple[str, str], Callable[..., object] | None]] = {
+        ("numpy", "ndarray"): None,
         ("numpy", "dtype"): _Dtype,
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     }
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **dict.fromkeys(range(256), _refuse),
+        **{
+            getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+            for name in _OPERATIONS
+        },
+        pickle.SETITEM[0]: _with_plain_key,
+        pickle.SETITEMS[0]: _with_plain_keys,
+    }
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
         """Only the names above."""
-        try:
-            return self._NAMES[module_name, global_name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"the name {module_name}.{global_name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Nothing is stored elsewhere."""
-        raise pickle.UnpicklingError("a reference to something outside")
+        if (module, name) not in self._NAMES:
+            raise pickle.UnpicklingError(f"the name {module}.{name}")
+        return _Name(self._NAMES[module, name])
