@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_send(commands)
     _add_render(commands)
+    _add_motion(commands)
     return parser
 
 
@@ -121,6 +122,22 @@ def _add_render(commands: Any) -> None:
     parser.set_defaults(command=_render)
 
 
+def _add_motion(commands: Any) -> None:
+    text = "Import LivePortrait's recorded motion templates, or look at one."
+    parser = commands.add_parser("motion", help=text, description=text)
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+    text = "Make a motion file, which an emotion may name, of a .pkl template; runs nothing in it."
+    importing = actions.add_parser("import", help=text, description=text)
+    importing.add_argument("file", type=Path, metavar="FILE", help="a .pkl template")
+    importing.add_argument("--out", type=Path, metavar="FILE", help="default: FILE.motion")
+    text = "Say how long a motion is, which frame is its peak, and what face that gives."
+    showing = actions.add_parser("show", help=text, description=text)
+    showing.add_argument("file", type=Path, metavar="FILE", help="a motion file, or a template")
+    showing.add_argument("--frame", type=int, metavar="N", help="this frame's face instead")
+    for each in (importing, showing):
+        each.set_defaults(command=_motion)
+
+
 def _settings(options: argparse.Namespace) -> tuple[Settings, Path]:
     return load_settings(options.config)
 
@@ -158,6 +175,12 @@ def _render(options: argparse.Namespace) -> int:
 
     settings, path = _settings(options)
     return render(settings, path, options, sys.stdout)
+
+
+def _motion(options: argparse.Namespace) -> int:
+    from orchestrator.motion import motion
+
+    return motion(options, sys.stdout)
 
 
 if __name__ == "__main__":
