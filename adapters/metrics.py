@@ -108,7 +108,7 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
         Counter, "Messages of producers that could not be read or taken, by error code.", ("code",)
     ),
     Metric.CONNECTIONS: _Declaration(
-        Gauge, "Open connections.", ("kind",), (), _each("producer", *_VIEWERS)
+        Gauge, "Open connections.", ("kind",), (), _each("producer", "publisher", "vmc", *_VIEWERS)
     ),
     Metric.EVICTIONS: _Declaration(
         Counter, "Viewers dropped because they stopped reading.", ("kind",), (), _each(*_VIEWERS)

@@ -178,7 +178,7 @@ class Metric(StrEnum):
     CUES_REJECTED = "cues_rejected_total"  # counter [code]
     MESSAGES = "messages_total"  # counter [type]
     BAD_MESSAGES = "bad_messages_total"  # counter [code]
-    CONNECTIONS = "connections"  # gauge [kind: producer, websocket, mjpeg, media_bridge]
+    CONNECTIONS = "connections"  # gauge [kind: producer, publisher, vmc, and those of FrameSink]
     EVICTIONS = "viewers_evicted_total"  # counter [kind]
     DEGRADED = "degraded"  # gauge [stage, rung]: 1 on the rung that serves, 0 elsewhere
     RENDER_FAILURES = "render_failures_total"  # counter [renderer, reason]

@@ -133,7 +133,7 @@ def test_render_times_fall_into_buckets_of_milliseconds() -> None:
 def test_known_label_values_are_there_from_the_start() -> None:
     """Connections and viewers count from zero, so that a first event shows as a change."""
     metrics = PrometheusMetrics()
-    for kind in ("producer", "websocket", "mjpeg", "media_bridge"):
+    for kind in ("producer", "publisher", "vmc", "websocket", "mjpeg", "media_bridge"):
         assert value(metrics, "avatar_connections", kind=kind) == 0.0
     assert value(metrics, "avatar_viewers_evicted_total", kind="websocket") == 0.0
 
