@@ -38,7 +38,9 @@ Gain = Annotated[float, Meta(ge=0.0, le=2.0)]
 Pixel = Annotated[float, Meta(ge=0.0, le=100_000.0)]
 
 
-class _CharacterFile(Struct, frozen=True, forbid_unknown_fields=True):
+class CharacterFile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What such a file holds."""
+
     portrait: Annotated[str, Meta(min_length=1)]
     title: str = ""
     landmarks: str = ""
@@ -58,6 +60,7 @@ class Character(Struct, frozen=True):
         gains: emotion label to factor on its controls, 1 where absent.
         rest: what makes the portrait's own face a neutral one.
         idle_seed: chooses its blinks, glances and sway.
+        uploaded: it was added at run time.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Character(Struct, frozen=True):
     rest: FaceControls
     idle_seed: int
     licence: str
+    uploaded: bool = False
 
     def load(self) -> LoadedPortrait:
         """Read the portrait and find its face. Slow: belongs in a thread.
@@ -117,6 +121,18 @@ class CharacterBook:
     def names(self) -> tuple[str, ...]:
         return tuple(self._characters)
 
+    def with_one(self, character: Character) -> CharacterBook:
+        """These and another."""
+        return CharacterBook({**self._characters, character.name: character})
+
+    def with_all(self, characters: Mapping[str, Character]) -> CharacterBook:
+        """These and others; of two with the same name, these."""
+        return CharacterBook({**self._characters, **dict(characters), **self._characters})
+
+    def without(self, name: str) -> CharacterBook:
+        """These but one."""
+        return CharacterBook({k: each for k, each in self._characters.items() if k != name})
+
     def get(self, name: str, event_id: str | None = None) -> Character:
         """The character of that name.
 
@@ -143,11 +159,26 @@ def _read(path: Path, emotions: tuple[str, ...]) -> Character:
             str(path), "a character's name has letters, digits, '-' and '_', at most 64"
         )
     try:
-        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _CharacterFile)
+        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), CharacterFile)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(str(path), str(error).replace("$.", "").replace("`", "")) from error
+    return character_of(raw, path, name, emotions)
+
+
+def character_of(
+    raw: CharacterFile, path: Path, name: str, emotions: tuple[str, ...], *, uploaded: bool = False
+) -> Character:
+    """A character from what its file holds.
+
+    Args:
+        path: of the file; the names of others in it are relative to it.
+        emotions: labels that `gains` may name.
+
+    Raises:
+        ConfigError: something in it is wrong.
+    """
     for label in raw.gains:
         if label not in emotions:
             raise ConfigError(f"{path}: gains.{label}", f"expected one of {', '.join(emotions)}")
@@ -162,5 +193,14 @@ def _read(path: Path, emotions: tuple[str, ...]) -> Character:
             raise ConfigError(f"{path}: {key}", f"there is no file {file}")
     seed = raw.idle_seed if raw.idle_seed is not None else zlib.crc32(name.encode())
     return Character(
-        name, raw.title or name, portrait, landmarks, raw.crop, raw.gains, rest, seed, raw.licence
+        name=name,
+        title=raw.title or name,
+        portrait=portrait,
+        landmarks=landmarks,
+        crop=raw.crop,
+        gains=raw.gains,
+        rest=rest,
+        idle_seed=seed,
+        licence=raw.licence,
+        uploaded=uploaded,
     )

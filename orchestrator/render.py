@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -12,10 +11,10 @@ import msgspec
 
 from orchestrator.app import characters_dir, emotions_file
 from orchestrator.characters import CharacterBook
-from orchestrator.expression.blending import compose
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.look import Look
 from orchestrator.motion import read_motion
-from orchestrator.renderers import choose_renderers
+from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings
 from pipeline.contact_sheet import contact_sheet
 from pipeline.encoding import encode
@@ -48,15 +47,14 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
     image_format = FORMATS.get(options.out.suffix.lower())
     if image_format is None:
         raise ConfigError("--out", f"expected a file that ends in one of {', '.join(FORMATS)}")
-    if options.renderer:
-        backend = msgspec.structs.replace(settings.renderer, backend=options.renderer)
-        settings = msgspec.structs.replace(settings, renderer=backend)
+    settings = _overridden(settings, options)
     sources, _ = choose_renderers(settings)
     emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)
     loaded, look = _subject(settings, config, emotions, options)
     size_px = (options.size, options.size) if options.size else settings.stage.size_px
 
     renderer = sources[0].make()
+    out.write(f"{renderer.name} on {renderer.device}\n")
     try:
         prepared = renderer.prepare(loaded.portrait)
         if options.sheet:
@@ -79,31 +77,34 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How one subject shows emotions at rest, as the daemon would: without idle life."""
-
-    emotions: EmotionTable
-    gains: Mapping[str, float] = field(default_factory=dict)
-    rest: FaceControls | None = None
-
-    def face(self, label: str, intensity: float) -> FaceControls:
-        weight = intensity * self.emotions[label].maximum if label != NEUTRAL else 0.0
-        weights = {NEUTRAL: 1.0 - weight} | ({label: weight} if weight else {})
-        return compose(weights, self.emotions, gains=self.gains, rest=self.rest)
+def _overridden(settings: Settings, options: argparse.Namespace) -> Settings:
+    """The settings with what the command line says instead."""
+    if options.renderer:
+        renderer = msgspec.structs.replace(settings.renderer, backend=options.renderer)
+        settings = msgspec.structs.replace(settings, renderer=renderer)
+    if options.weights is not None:
+        if not options.weights.is_dir():
+            raise ConfigError("--weights", f"{options.weights} is not a folder")
+        weights = msgspec.structs.replace(
+            settings.liveportrait, weights_dir=str(options.weights.absolute())
+        )
+        settings = msgspec.structs.replace(settings, liveportrait=weights)
+    return settings
 
 
 def _subject(
     settings: Settings, config: Path, emotions: EmotionTable, options: argparse.Namespace
-) -> tuple[LoadedPortrait, _Look]:
+) -> tuple[LoadedPortrait, Look]:
     if options.portrait is not None:
-        return load_portrait(options.portrait, landmarks=options.landmarks), _Look(emotions)
+        detectors = face_detectors(settings)
+        loaded = load_portrait(options.portrait, landmarks=options.landmarks, detectors=detectors)
+        return loaded, Look(emotions)
     book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
     character = book.get(options.character or settings.stage.character)
-    return character.load(), _Look(emotions, character.gains, character.rest)
+    return character.load(), Look(emotions, character.gains, character.rest)
 
 
-def _face(look: _Look, options: argparse.Namespace) -> FaceControls:
+def _face(look: Look, options: argparse.Namespace) -> FaceControls:
     if not 0.0 <= options.intensity <= 1.0:
         raise ConfigError("--intensity", "expected a number from 0 to 1")
     face = look.face(look.emotions.resolve(options.expression), options.intensity)
@@ -124,12 +125,12 @@ def _control(text: str) -> tuple[str, float]:
     return name, number
 
 
-def _sheet(look: _Look, draw: Draw) -> Image:
+def _sheet(look: Look, draw: Draw) -> Image:
     cells = [(label, draw(face)) for label, face in _sheet_faces(look)]
     return contact_sheet(cells, columns=SHEET_COLUMNS, cell_px=SHEET_CELL_PX)
 
 
-def _sheet_faces(look: _Look) -> Iterator[tuple[str, FaceControls]]:
+def _sheet_faces(look: Look) -> Iterator[tuple[str, FaceControls]]:
     """Seven emotions x four intensities, then blink, gaze, jaw and head turns."""
     for label in look.emotions.labels:
         for step in SHEET_STEPS:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,9 +27,11 @@ from orchestrator.expression.performance import Performance
 from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
 from orchestrator.expression.tags import OpenTexts, Tag
 from orchestrator.frame_hub import FrameHub
+from orchestrator.look import Look
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
 from orchestrator.settings import IdleSettings, StageSettings
+from pipeline.ahead import Face
 from pipeline.bodies import PROTOCOL_VERSION, CueBody, HelloBody, RendererBody, StateBody
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
 from pipeline.fallback import FallbackLadder, Picture
@@ -53,6 +55,7 @@ from pipeline.types import (
     Mood,
     MoodOk,
     Policy,
+    Portrait,
     StageMessage,
     StateChange,
     StateOk,
@@ -73,6 +76,7 @@ INTEREST_S: Final = 5.0
 REST_S: Final = 1.0
 WAITING_SWITCHES: Final = 4
 FPS_WINDOW_S: Final = 2.0
+LOOK_AHEAD_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Stage:
         self._emotions = emotions
         self._characters = characters
         self._ladder = ladder
+        ladder.upcoming = self._upcoming_faces
         self._files = files
         self._metrics = metrics
         self._clock = clock
@@ -152,8 +157,10 @@ class Stage:
         self._consecutive = False
         self._controls = FaceControls()
         self._character: Character | None = None
+        self._portrait: Portrait | None = None
         self._switches: asyncio.Queue[_Switch] = asyncio.Queue(WAITING_SWITCHES)
         self._shown: list[_Switch] = []
+        self._appearing: list[_Switch] = []  # with the frame in the making
         self._awaited: list[_Switch] = []  # in the queue or being prepared
         self._gone = False
 
@@ -278,6 +285,44 @@ class Stage:
         """The character that is on, or will be first."""
         return self._character.name if self._character else self._settings.character
 
+    @property
+    def portrait(self) -> Portrait:
+        """The portrait on stage.
+
+        Raises:
+            InvalidEventError: `not_ready`: there is none yet.
+        """
+        if self._portrait is None:
+            raise InvalidEventError(ErrorCode.NOT_READY, "the stage is being set up; try again")
+        return self._portrait
+
+    @property
+    def look(self) -> Look:
+        """How who is on stage shows emotions."""
+        if self._character is None:
+            return Look(self._emotions)
+        return Look(self._emotions, self._character.gains, self._character.rest)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of a frame."""
+        return self._settings.size_px
+
+    @property
+    def quality(self) -> int:
+        """Of JPEG and WebP, 1 to 100."""
+        return self._settings.jpeg_quality
+
+    @property
+    def fps(self) -> float:
+        """Of the frame clock."""
+        return self._settings.fps
+
+    @property
+    def viewers(self) -> int:
+        """How many sinks are attached."""
+        return len(self._hub)
+
     def renderer(self) -> RendererBody:
         """Name, device and degraded state of what draws."""
         ladder = self._ladder
@@ -340,10 +385,10 @@ class Stage:
         self._gone = True
         pts_s = self._hub.newest[0].pts_s if self._hub.newest is not None else 0.0
         self._receipts.close(self._seq, pts_s, self._removed(None).message)
-        for switch in (*self._awaited, *self._shown):
+        for switch in (*self._awaited, *self._shown, *self._appearing):
             if switch.message is not None and switch.reply is not None:
                 self._refuse(switch.message, self._removed(switch.message.id), switch.reply)
-        self._awaited, self._shown = [], []
+        self._awaited, self._shown, self._appearing = [], [], []
 
     def _removed(self, event_id: str | None) -> InvalidEventError:
         problem = f"the stage {self._name} has been removed"
@@ -412,12 +457,21 @@ class Stage:
         await self._clock.sleep_until(due_s - self._lead.seconds)
         begun_s = self._clock.now()
         sample, shown = self._sequencer.sample(due_s), self._shown
-        self._shown = []
+        self._shown, self._appearing = [], shown
         controls = self._performance.controls(sample.weights, due_s)
-        picture = await self._ladder.picture(controls, sample.weights)
+        wants_steps = self._ladder.wants_steps
+        steps = self._performance.steps(sample.weights, due_s) if wants_steps else ()
+        picture = await self._ladder.picture(controls, sample.weights, steps)
         self._lead.observe(self._clock.now() - begun_s)
         await self._clock.sleep_until(due_s)
         await self._publish(sample, picture, due_s, shown)
+        self._appearing = []
+
+    def _upcoming_faces(self) -> Iterator[Face]:
+        """What the cues on the timeline will show soon, simplified."""
+        now_s = self._clock.now()
+        coming = self._sequencer.upcoming(now_s, LOOK_AHEAD_S, self._period_s)
+        return self._performance.steps_ahead(coming, now_s)
 
     async def _publish(
         self, sample: FaceSample, picture: Picture, due_s: float, shown: list[_Switch]
@@ -584,8 +638,9 @@ class Stage:
         for warning in loaded.warnings:
             log.warning("portrait_warning", character=character.name, warning=warning)
         faces = Performance(self._emotions, self._idle(0), character.gains, character.rest)
-        await self._ladder.show(loaded.portrait, faces.key_faces(), accept_still=first)
-        self._character = character
+        later = faces.every_step() if self._ladder.wants_steps else ()
+        await self._ladder.show(loaded.portrait, faces.key_faces(), later, accept_still=first)
+        self._character, self._portrait = character, loaded.portrait
         own_seed = self._settings.idle_seed < 0
         idle = self._idle(character.idle_seed if own_seed else self._settings.idle_seed)
         self._performance.cast(idle, character.gains, character.rest)

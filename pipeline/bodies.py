@@ -194,11 +194,33 @@ class CharacterBody(TypedDict):
         name: what messages call it.
         title: what people call it.
         licence: of its portrait.
+        thumbnail: path of a small JPEG.
+        uploaded: it was added at run time, and can be deleted.
+        stages: where it is on.
     """
 
     name: str
     title: str
     licence: str
+    thumbnail: NotRequired[str]
+    uploaded: NotRequired[bool]
+    stages: NotRequired[list[str]]
+
+
+class AddedCharacterBody(CharacterBody):
+    """A character that has been added.
+
+    Attributes:
+        name: what messages call it.
+        title: what people call it.
+        licence: of its portrait.
+        thumbnail: path of a small JPEG.
+        uploaded: it was added at run time, and can be deleted.
+        stages: where it is on.
+        warnings: what would make a better portrait.
+    """
+
+    warnings: list[str]
 
 
 class CharactersBody(TypedDict):
@@ -236,3 +258,39 @@ class ExpressionsBody(TypedDict):
 
     expressions: list[str]
     intensities: RangeBody
+
+
+class StageBody(TypedDict):
+    """A stage.
+
+    Attributes:
+        name: what messages call it.
+        character: who is on.
+        fps: frames per second of its clock.
+        width: of a frame, in pixels.
+        height: of a frame, in pixels.
+        viewers: how many watch it.
+        degraded: null, or why its frames are not the wanted renderer's.
+        made: by POST, and can be deleted.
+    """
+
+    name: str
+    character: str
+    fps: float
+    width: int
+    height: int
+    viewers: int
+    degraded: str | None
+    made: bool
+
+
+class StagesBody(TypedDict):
+    """All stages, the default one first.
+
+    Attributes:
+        stages: all of them.
+        limit: how many there may be.
+    """
+
+    stages: list[StageBody]
+    limit: int

@@ -10,6 +10,7 @@
     │   ├── BadFrameError        what was drawn is not a frame of the wanted shape
     │   ├── JobDroppedError      a job for the render thread was not carried out, or given up
     │   └── DeviceLostError      the device or its context is gone; only a new process helps
+    ├── StorageError             something could not be written to the state directory
     └── SinkError                a frame could not be delivered to an outside party
 
 Each error says in `retryable` whether trying the same again can help.
@@ -48,6 +49,7 @@ class ErrorCode(StrEnum):
     CONFLICT = "conflict"
     INVALID_IMAGE = "invalid_image"
     NO_FACE = "no_face"
+    FETCH_FAILED = "fetch_failed"
 
 
 class ConfigError(AvatarError):
@@ -163,6 +165,12 @@ class DeviceLostError(RenderError):
     """The device or its context is gone; only a new process can use it again."""
 
     retryable: ClassVar[bool] = False
+
+
+class StorageError(AvatarError):
+    """Something could not be kept in the state directory; nothing has changed."""
+
+    retryable: ClassVar[bool] = True
 
 
 class SinkError(AvatarError):

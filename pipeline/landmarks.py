@@ -120,6 +120,16 @@ def parse_landmarks(document: object, image: Image, where: str) -> FaceLandmarks
     return FaceLandmarks(points, irises, source, dense)
 
 
+def document_of(landmarks: FaceLandmarks) -> dict[str, Any]:
+    """What `parse_landmarks` takes to give the same landmarks again."""
+    points = landmarks.points if landmarks.dense is None else landmarks.dense
+    return {
+        "format": FORMAT,
+        "points": [[float(x), float(y)] for x, y in points],
+        "irises": [[float(each) for each in iris] for iris in landmarks.irises],
+    }
+
+
 def eye_centres(points: Float32Array) -> Float32Array:
     """Mean of each eye's contour: (2, 2) float32, the eye at the image's left first."""
     return np.stack([points[eye].mean(axis=0) for eye in EYES]).astype(np.float32)

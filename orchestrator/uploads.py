@@ -1,0 +1,61 @@
+"""Pictures from outside to checked portraits: in a thread of their own, each only once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from cachetools import LRUCache
+
+from pipeline.portrait import LoadedPortrait, portrait_from_bytes
+from pipeline.render_worker import RenderWorker
+
+
+class Uploads:
+    """Decodes pictures and finds their faces, one at a time.
+
+    A picture that comes again is recognised by the hash of its bytes.
+
+    Args:
+        max_bytes: of a picture file.
+        max_pixels: of a picture.
+        remembered: portraits that are kept; a portrait has 3 MiB at most.
+    """
+
+    def __init__(self, max_bytes: int, max_pixels: int, remembered: int = 16) -> None:
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+        self._known: LRUCache[bytes, LoadedPortrait] = LRUCache(remembered)
+        self._worker = RenderWorker("uploads")
+        self.worked_out = 0
+
+    async def portrait(self, data: bytes, name: str) -> LoadedPortrait:
+        """The portrait in a picture file.
+
+        Args:
+            name: for messages.
+
+        Raises:
+            PortraitError: it cannot be used.
+            RenderError: too many wait (`JobDroppedError`).
+        """
+        return await self._worker.run(partial(self._portrait, data, name), owner=object())
+
+    async def close(self, deadline_s: float) -> bool:
+        """Let the picture in hand be finished and end the thread.
+
+        Returns:
+            False if it is still at work after `deadline_s`.
+        """
+        return await self._worker.close(deadline_s)
+
+    def _portrait(self, data: bytes, name: str) -> LoadedPortrait:
+        self._worker.allow(float("inf"))  # bounded by the size of pictures
+        digest = hashlib.sha256(data).digest()
+        known = self._known.get(digest)
+        if known is None:
+            known = self._known[digest] = portrait_from_bytes(
+                data, name, max_bytes=self._max_bytes, max_pixels=self._max_pixels
+            )
+            self.worked_out += 1
+        return known
