@@ -121,7 +121,7 @@ class InsightFaceDetector:
         )
 
     def points(self, image: Image, box: FaceBox) -> Float32Array:
-        """(106, 2) float32 pixels of the face in a box; not finite where the network fails."""
+        """(106, 2) float32 pixels of the face in a box; not a number where the network fails."""
         face = _BoxOnly(np.array([box.left, box.top, box.right, box.bottom], np.float32))
         return np.asarray(self._points.get(_bgr(image), face), np.float32)
 

@@ -42,7 +42,7 @@ class LandmarkNetwork:
         )
 
     def __call__(self, image: Image, points: npt.ArrayLike) -> Float32Array:
-        """(203, 2) pixels of the image.
+        """(203, 2) float32 pixels of the image; not a number where the network fails.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -55,4 +55,6 @@ class LandmarkNetwork:
         pixels = np.asarray(crop.cut(image), np.float32).transpose(2, 0, 1)[None] / np.float32(255)
         outputs = self._session.run(None, {_INPUT: np.ascontiguousarray(pixels)})
         found = np.asarray(outputs[_OUTPUT], np.float32).reshape(_POINTS, 2)
+        if not np.isfinite(found).all():
+            return np.full((_POINTS, 2), np.nan, np.float32)
         return crop.points_in_image(found * np.float32(LANDMARKS_INPUT.size_px))

@@ -126,7 +126,7 @@ class SourceFinder:
             raise PortraitError(portrait.name, f"its landmarks: {error}", no_face=True) from error
         if np.isfinite(refined).all():
             return refined, Origin.REFINED
-        notes.append("the 203-point network gave points that are not finite")
+        notes.append("the 203-point network gave no numbers")
         return landmarks.points, Origin.LANDMARKS
 
     def _opened(

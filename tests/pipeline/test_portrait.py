@@ -1,16 +1,18 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline.decoding import MAX_BYTES
 from pipeline.errors import PortraitError
 from pipeline.faces import FoundFace
+from pipeline.landmark_sets import IBUG_FROM_106
 from pipeline.landmarks import eye_centres
 from pipeline.portrait import EYE_LINE, FACE_SHARE, MAX_SIDE_PX, load_portrait, portrait_from_bytes
 from pipeline.types import FaceLandmarks
-from tests.fakes.photos import LANDMARKS, astronaut, astronaut_points, jpeg, png
+from tests.fakes.photos import LANDMARKS, as_106, astronaut, astronaut_points, jpeg, png
 
 IRISES = [[202.5, 100.2, 4], [246.7, 102.6, 4]]
 
@@ -98,6 +100,36 @@ def test_landmarks_are_taken_from_the_nearest_place(photo, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     named = beside(tmp_path / "elsewhere" / "x", "mine.json", irises=[[203, 100, 5], [246, 102, 5]])
     assert load_portrait(photo, landmarks=named).portrait.landmarks.irises[0, 2] == 5
+
+
+def test_106_points_move_into_the_crop_with_the_others(tmp_path):
+    """They stay on the same pixels of the face, cropped and scaled."""
+    image = cv2.resize(astronaut(), None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
+    photo = tmp_path / "large.jpg"
+    photo.write_bytes(jpeg(image))
+    points = (as_106(astronaut_points()) + 0.5) * 4 - 0.5
+    (tmp_path / "landmarks.json").write_text(json.dumps(points.tolist()))
+
+    loaded = load_portrait(photo, crop=(200, 0, 1280, 1280))
+
+    landmarks = loaded.portrait.landmarks
+    scale = MAX_SIDE_PX / 1280
+    expected = (points - (200, 0) + 0.5) * scale - 0.5
+    np.testing.assert_allclose(landmarks.dense, expected, atol=1e-2)
+    np.testing.assert_allclose(landmarks.points, expected[list(IBUG_FROM_106)], atol=1e-2)
+    assert loaded.warnings == ()
+
+
+def test_106_points_in_another_order_are_told(photo):
+    """Eyes and mouth count; the owner is told that the rest is an average face."""
+    points = as_106(astronaut_points())
+    kept = {33, 35, 39, 40, 52, 61, 87, 89, 93, 94}
+    others = [i for i in range(106) if i not in kept]
+    points[others] = np.random.default_rng(1).permutation(points[others])
+    photo.with_name("landmarks.json").write_text(json.dumps(points.tolist()))
+    loaded = load_portrait(photo)
+    assert loaded.portrait.landmarks.source == "anchors"
+    assert "check their order" in loaded.warnings[0]
 
 
 def test_a_broken_landmarks_file_is_an_error_not_a_guess(photo):
@@ -231,6 +263,17 @@ def test_the_key_tells_pictures_and_landmarks_apart(photo, tmp_path):
     changed[150, 230] ^= 1
     copy.write_bytes(png(changed))
     assert load_portrait(copy).portrait.key != key
+
+
+def test_points_beside_the_68_are_part_of_the_key(photo):
+    """LivePortrait frames the face by them, so another set is another picture."""
+    keys = set()
+    for move in (0, 0, 1):
+        points = as_106(astronaut_points())
+        points[[2, 4]] += move  # no iBUG point is taken from these
+        photo.with_name("landmarks.json").write_text(json.dumps(points.tolist()))
+        keys.add(load_portrait(photo).portrait.key)
+    assert len(keys) == 2
 
 
 def test_uploads_are_portraits_too():
