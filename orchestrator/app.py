@@ -21,7 +21,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from adapters.access import AccessPolicy, HttpLimits
 from adapters.events_ws import EventsEndpoint
 from adapters.frames_ws import FramesEndpoint
-from adapters.http_api import build_application, serve
+from adapters.http_api import build_application
+from adapters.listening import serve
 from adapters.media_bridge import MediaBridgeSink
 from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import MjpegEndpoint

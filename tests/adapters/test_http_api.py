@@ -14,9 +14,9 @@ import pytest
 import structlog
 from aiohttp import web
 
-from adapters import http_api
+from adapters import events_post
 from adapters.access import AccessPolicy, HttpLimits
-from adapters.http_api import HttpServer, serve
+from adapters.listening import HttpServer, serve
 from pipeline.errors import (
     ConfigError,
     ErrorCode,
@@ -320,8 +320,8 @@ async def test_a_stage_that_does_not_answer_keeps_nobody_waiting(
     message: dict[str, Any], status: int, kind: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What takes long is said to be accepted; an emotion is either accepted or not."""
-    monkeypatch.setattr(http_api, "_ANSWER_S", 0.05)
-    monkeypatch.setattr(http_api, "_SWITCH_S", 0.05)
+    monkeypatch.setattr(events_post, "_ANSWER_S", 0.05)
+    monkeypatch.setattr(events_post, "_SWITCH_S", 0.05)
     daemon = FakeDaemon()
     daemon.main.answer = silent
     async with served(daemon) as running:
@@ -442,8 +442,8 @@ async def test_many_posts_at_once_each_get_their_own_answer() -> None:
 
 async def test_a_character_is_switched_with_its_own_patience() -> None:
     """Loading a portrait may take longer than a second."""
-    assert http_api._patience_s(CharacterSwitch("c", "x")) > 5.0
-    assert http_api._patience_s(Interrupt("i", 2.0)) == 3.0
+    assert events_post.patience_s(CharacterSwitch("c", "x")) > 5.0
+    assert events_post.patience_s(Interrupt("i", 2.0)) == 3.0
 
 
 # --- errors ---------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from adapters.access import AccessPolicy, HttpLimits
 from adapters.events_ws import EventsEndpoint
-from adapters.http_api import STUDIO_DIR, build_application, serve
+from adapters.http_api import build_application
+from adapters.listening import serve
 from adapters.metrics import PrometheusMetrics
+from adapters.studio_page import STUDIO_DIR
 from tests.fakes.stage import FakeDaemon
 
 # Loading the system's certificates anew for each client takes longer than most tests.
