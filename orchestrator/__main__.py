@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_send(commands)
     _add_render(commands)
     _add_motion(commands)
+    _add_models(commands)
     return parser
 
 
@@ -117,9 +118,31 @@ def _add_render(commands: Any) -> None:
     )
     parser.add_argument("--sheet", action="store_true", help="draw the contact sheet instead")
     parser.add_argument("--renderer", choices=["auto", "mesh", "liveportrait"])
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="LivePortrait's weights (default: the settings')"
+    )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="width and height")
     parser.add_argument("--out", type=Path, required=True, help="a .jpg, .png or .webp file")
     parser.set_defaults(command=_render)
+
+
+def _add_models(commands: Any) -> None:
+    text = "Fetch, check or list the weights of LivePortrait and its face detector."
+    parser = commands.add_parser("models", help=text, description=text)
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+    download = _configured(actions, "download", "Fetch what is missing, verified and resumed.")
+    download.add_argument("--to", type=Path, metavar="DIR", help="folder for the weights")
+    download.add_argument("--only", choices=["liveportrait", "insightface"])
+    download.add_argument("--yes", action="store_true", help="accept the licences unasked")
+    download.add_argument(
+        "--offline", action="store_true", help="take from Hugging Face's local cache alone"
+    )
+    check = _configured(actions, "check", "Say for each file whether it is the right one.")
+    listing = _configured(actions, "list", "Show each file, its licence, size and whereabouts.")
+    for each in (check, listing):
+        each.add_argument("folder", nargs="?", type=Path, metavar="DIR")
+    for each in (download, check, listing):
+        each.set_defaults(command=_models)
 
 
 def _add_motion(commands: Any) -> None:
@@ -181,6 +204,22 @@ def _motion(options: argparse.Namespace) -> int:
     from orchestrator.motion import motion
 
     return motion(options, sys.stdout)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from orchestrator.models.command import models
+    from orchestrator.models.download import ConsentNeededError
+    from orchestrator.models.hub import HubError
+
+    settings, _ = _settings(options)
+    try:
+        return models(settings, options, sys.stdout, sys.stdin)
+    except ConsentNeededError as error:
+        print(f"avatar-orchestrator models: {error}", file=sys.stderr)
+        return ExitStatus.USAGE
+    except HubError as error:
+        print(f"avatar-orchestrator models: {error}", file=sys.stderr)
+        return ExitStatus.UNAVAILABLE
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.hardware import has_gpu
 from orchestrator.settings import LivePortraitSettings, Settings
 from pipeline.errors import ConfigError
+from pipeline.faces import FaceDetector
 from pipeline.mesh.renderer import MeshRenderer
 from pipeline.ports import Renderer
 from pipeline.render_host import RendererSource
@@ -50,6 +51,14 @@ def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], st
         reason = "no GPU; on a CPU LivePortrait runs only where renderer.backend asks for it"
         return (mesh,), f"no LivePortrait: {reason}"
     return (_liveportrait(settings), mesh), "there are weights and a GPU"
+
+
+def face_detectors(settings: Settings) -> tuple[FaceDetector, ...]:
+    """InsightFace where the weights folder has it, then fitting without a trained network."""
+    from pipeline.liveportrait.insight_faces import face_detectors as trained
+
+    weights_dir = settings.liveportrait.weights_dir
+    return trained(Path(weights_dir).expanduser() if weights_dir else None)
 
 
 def liveportrait_options(settings: LivePortraitSettings) -> Options:

@@ -77,6 +77,7 @@ REST_S: Final = 1.0
 WAITING_SWITCHES: Final = 4
 FPS_WINDOW_S: Final = 2.0
 LOOK_AHEAD_S: Final = 3.0
+LOOK_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class Stage:
         self._characters = characters
         self._ladder = ladder
         ladder.upcoming = self._upcoming_faces
+        ladder.recovered = self._look_again
         self._files = files
         self._metrics = metrics
         self._clock = clock
@@ -466,6 +468,11 @@ class Stage:
         await self._clock.sleep_until(due_s)
         await self._publish(sample, picture, due_s, shown)
         self._appearing = []
+
+    def _look_again(self) -> None:
+        """Publish for a moment though nobody watches: what draws has changed."""
+        self._interest_until_s = max(self._interest_until_s, self._clock.now() + LOOK_AGAIN_S)
+        self._wake_up()
 
     def _upcoming_faces(self) -> Iterator[Face]:
         """What the cues on the timeline will show soon, simplified."""

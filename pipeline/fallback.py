@@ -141,6 +141,7 @@ class FallbackLadder:
 
     Attributes:
         upcoming: tells the faces that are about to be shown, for renderers that draw ahead.
+        recovered: called when a renderer has become usable: the next picture may be its.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class FallbackLadder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.upcoming: Callable[[], Iterable[Face]] = lambda: ()
+        self.recovered: Callable[[], None] = lambda: None
         self._host = host
         self._cache = cache
         self._encoder = encoder
@@ -626,8 +628,7 @@ class FallbackLadder:
             self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
             self._too_late(rung)
         else:
-            rung.health.succeeded(self._clock())
-            self._problem = None
+            self._works_again(rung)
         self._settle(self._rung)
 
     def _loaded(self, rung: _Rung, render_s: float) -> None:
@@ -645,8 +646,13 @@ class FallbackLadder:
                 faces=self._plan.size if self._plan is not None else 0,
             )
         rung.ahead = rung.slow > 0
-        rung.health.succeeded(self._clock())
+        self._works_again(rung)
         self._draw_ahead()
+
+    def _works_again(self, rung: _Rung) -> None:
+        rung.health.succeeded(self._clock())
+        self._problem = None
+        self.recovered()
 
     def _failed(self, rung: _Rung, error: BaseException) -> str:
         self._take_note(rung.name, error)

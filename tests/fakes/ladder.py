@@ -45,6 +45,7 @@ class FakeLadder:
         self.ahead: list[Face] = []
         self.wants_steps = False
         self.upcoming: Callable[[], Iterable[Face]] = lambda: ()
+        self.recovered: Callable[[], None] = lambda: None
         self.pictures = 0
         self.renderer = "fake"
         self.device = "cpu"
