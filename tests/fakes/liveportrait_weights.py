@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[Any]
 
@@ -94,11 +98,16 @@ def synthetic_module(module: str, seed: int) -> dict[str, Array]:
     return {key: tensors[key] for key in shapes}
 
 
-def write_checkpoints(folder: Path, seed: int) -> None:
-    """Write the five `.pth` files in the released layout under `folder`, 520 MB."""
+def write_checkpoints(folder: Path, seed: int, only: Collection[str] = ()) -> None:
+    """Write `.pth` files in the released layout under `folder`: those of these stems, or all five.
+
+    All are 520 MB.
+    """
     import torch
 
     for file in layout()["files"]:
+        if only and Path(file["path"]).stem not in only:
+            continue
         content: dict[str, Any] = {}
         for part in file["parts"]:
             tensors = {
@@ -109,6 +118,25 @@ def write_checkpoints(folder: Path, seed: int) -> None:
         path = folder / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """The safetensors format: u64 header length, JSON header, raw tensors."""
+    import torch
+
+    names = {torch.float32: "F32", torch.int64: "I64"}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    body = b""
+    for key, value in tensors.items():
+        raw = value.numpy().tobytes()
+        header[key] = {
+            "dtype": names[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [len(body), len(body) + len(raw)],
+        }
+        body += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
 def _tensor(module: str, key: str, shape: tuple[int, ...], seed: int) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.fakes.liveportrait_weights import write_safetensors
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -189,20 +189,3 @@ def test_a_folder_without_anything_is_told_what_is_missing(tmp_path: Path) -> No
     """An empty weights folder names the first file that it lacks."""
     shutil.rmtree(tmp_path / "liveportrait", ignore_errors=True)
     refused(tmp_path, FEATURES, None, "appearance_feature_extractor.safetensors")
-
-
-def write_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """The safetensors format: u64 header length, JSON header, raw tensors."""
-    names = {torch.float32: "F32", torch.int64: "I64"}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    body = b""
-    for key, value in tensors.items():
-        raw = value.numpy().tobytes()
-        header[key] = {
-            "dtype": names[value.dtype],
-            "shape": list(value.shape),
-            "data_offsets": [len(body), len(body) + len(raw)],
-        }
-        body += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)

@@ -1,0 +1,114 @@
+"""Checking weights: the real catalogue, and real files where they are small."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.lifecycle import ExitStatus
+from orchestrator.models.catalogue import bundled_catalogue
+from pipeline.liveportrait.files import FLAT_FILES, SMALL_FILE
+from tests.fakes import liveportrait_weights
+
+SMALL = f"liveportrait/retargeting_models/{SMALL_FILE}"
+FEATURES = f"liveportrait/base_models/{FLAT_FILES[0]}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest flat checkpoint and the shared one, in the official form."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    folder: Path = tmp_path_factory.mktemp("made")
+    liveportrait_weights.write_checkpoints(folder, seed=1, only=(FLAT_FILES[0], SMALL_FILE))
+    # The released file is larger by entries that are not read.
+    content = torch.load(folder / f"{SMALL}.pth", weights_only=True)
+    content["other"] = {"weight": torch.zeros(375_000)}
+    torch.save(content, folder / f"{SMALL}.pth")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "weights"))
+
+
+def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """File to its line."""
+    assert main(["models", "check", str(folder)]) == ExitStatus.CONFIG
+    lines = capsys.readouterr().out.splitlines()
+    return {line.split()[1]: line for line in lines[:-1]}
+
+
+def test_files() -> None:
+    """Every checkpoint that the loader asks for is in the catalogue, and needed."""
+    paths = {Path(file.path).stem for file in bundled_catalogue().files if file.needed}
+    assert paths == {*FLAT_FILES, SMALL_FILE}
+    assert bundled_catalogue().sets["insightface"].licence == "non-commercial research only"
+
+
+def test_check_reads_the_layout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint with the right tensors is right, one that lacks a tensor is named."""
+    import torch
+
+    found = check(folder, capsys)
+    for path in (FEATURES, SMALL):
+        assert re.match("ok .*no SHA-256 known, layout right", found[f"{path}.pth"])
+    content = torch.load(folder / f"{FEATURES}.pth", weights_only=True)
+    del content["second.bias"]
+    torch.save(content, folder / f"{FEATURES}.pth")
+    line = check(folder, capsys)[f"{FEATURES}.pth"]
+    assert re.match("FAIL .*second.bias: expected .*Fetch it anew", line)
+
+
+@pytest.mark.parametrize("place", ["", "liveportrait/base_models/"])
+def test_check_takes_safetensors(
+    place: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The community form is found where the loader finds it."""
+    import torch
+
+    content = torch.load(folder / f"{FEATURES}.pth", weights_only=True)
+    (folder / f"{FEATURES}.pth").unlink()
+    name = f"{place}{FLAT_FILES[0]}.safetensors"
+    liveportrait_weights.write_safetensors(folder / name, content)
+    line = check(folder, capsys)[name]
+    assert re.match("ok .*in place of the official file, layout right", line)
+    (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+    assert check(folder, capsys)[name].startswith("FAIL")
+
+
+def test_check_looks_at_sizes_and_networks(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pointer file, a page of HTML and a network that is none are not models."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    detector = "insightface/models/buffalo_l/det_10g.onnx"
+    generator = "liveportrait/base_models/spade_generator.pth"
+    landmark = "liveportrait/landmark.onnx"
+    (folder / detector).parent.mkdir(parents=True)
+    (folder / detector).write_bytes(bytes(16_923_827))
+    (folder / generator).write_bytes(b"version https://git-lfs")
+    (folder / landmark).write_bytes(b"<html></html>")
+    found = check(folder, capsys)
+    assert re.match("FAIL .*expected an ONNX network", found[detector])
+    assert re.match("FAIL .*23 bytes where about 212 MiB", found[generator])
+    assert re.match("FAIL .*Fetch it anew", found[landmark])
+    missing = found["insightface/models/buffalo_l/2d106det.onnx"]
+    assert re.match("note .*--only insightface", missing)
+
+
+def test_check_without_torch_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be looked at is not called right."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    line = check(folder, capsys)[f"{FEATURES}.pth"]
+    assert "layout not checked (torch is not installed)" in line
