@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,10 +17,16 @@ from pipeline.liveportrait.warping_module import Warped, WarpingModule
 
 
 class SourceState(Protocol):
-    """What an engine keeps of a source; opaque outside."""
+    """What an engine keeps of a source; opaque outside but for its tensors."""
 
     @property
-    def bytes(self) -> int: ...
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, always in the same order and shapes."""
+        ...
+
+    def copied(self) -> Any:
+        """The same in memory of its own."""
+        ...
 
 
 class Engine(Protocol):
@@ -38,14 +45,23 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def memory(tensors: Iterable[Tensor]) -> int:
+    """Bytes that tensors hold, shared ones once, views as what they keep alive."""
+    storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}
+    return sum(storages.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class _PlainSource:
     feature: Tensor
     keypoints: Tensor
 
     @property
-    def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.feature, self.keypoints))
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.feature, self.keypoints
+
+    def copied(self) -> _PlainSource:
+        return _PlainSource(self.feature.clone(), self.keypoints.clone())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""What can be wrong with a weights folder."""
+"""What can be wrong with a weights folder, and with what the networks are given."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ class CheckpointError(AvatarError):
     def __str__(self) -> str:
         where = f"{self.file}: {self.key}" if self.key else str(self.file)
         return f"{where}: expected {self.expected}, found {self.found}"
+
+
+class ArgumentError(AvatarError, ValueError):
+    """A tensor handed to the networks is not one they take; nothing was calculated.
+
+    Args:
+        name: the argument.
+        expected, found: what it should be and what it is.
+    """
+
+    def __init__(self, name: str, expected: str, found: str) -> None:
+        super().__init__(name, expected, found)
+        self.name = name
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.name}: expected {self.expected}, found {self.found}"

@@ -48,7 +48,7 @@ _TAPS = 7
 _MARGIN = _TAPS // 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class WarpSource:
     """What W needs of a source, however often it is driven.
 
@@ -67,10 +67,13 @@ class WarpSource:
     heat: Tensor
 
     @property
-    def bytes(self) -> int:
-        """Memory held."""
-        tensors = (self.feature, self.keypoints, self.compressed, self.background, self.heat)
-        return sum(t.numel() * t.element_size() for t in tensors)
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it."""
+        return self.feature, self.keypoints, self.compressed, self.background, self.heat
+
+    def copied(self) -> WarpSource:
+        """The same in memory of its own."""
+        return WarpSource(*(tensor.clone() for tensor in self.tensors))
 
 
 class FastWarping:

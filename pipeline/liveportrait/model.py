@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -10,16 +11,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.errors import BadFrameError, ConfigError, PortraitError
+from pipeline.errors import ConfigError, PortraitError, RenderError
 from pipeline.liveportrait import keypoints
+from pipeline.liveportrait.arguments import (
+    FEATURES,
+    IMAGE,
+    KEYPOINTS_SHAPE,
+    VOLUME,
+    of_one_batch,
+    taken,
+    taken_motion,
+)
 from pipeline.liveportrait.arkit import express
 from pipeline.liveportrait.checkpoints import load_networks
-from pipeline.liveportrait.crop import SOURCE, Crop, Framing, PasteBack, fitted, network_input
-from pipeline.liveportrait.engines import Engine, FastEngine, PlainEngine
-from pipeline.liveportrait.keypoints import KEYPOINTS, Motion
+from pipeline.liveportrait.crop import SOURCE, Crop, Framing, PasteBack, network_input
+from pipeline.liveportrait.devices import device_errors, limit_memory, release, running_on
+from pipeline.liveportrait.drawing import Drawer, Pending
+from pipeline.liveportrait.engine_maker import EngineMaker
+from pipeline.liveportrait.engines import Engine
+from pipeline.liveportrait.keypoints import Motion
 from pipeline.liveportrait.networks import Networks
 from pipeline.liveportrait.prepared import PreparedPortrait, driven_keypoints
 from pipeline.liveportrait.ratios import OpenRatios
+from pipeline.liveportrait.small_networks import SmallNetworks
 from pipeline.liveportrait.warping_module import Warped
 from pipeline.types import FaceControls, Image, Portrait
 
@@ -28,39 +42,46 @@ DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_MOST_OVERFLOWS: Final = 3
+_HOST: Final = torch.device("cpu")
 
 
 class LivePortrait:
     """The seven networks and the keypoint maths between them.
 
-    Tensors are (B, ...) with B = 1 in practice, results float32 on the model's device. Pictures
-    are RGB in [0, 1]; keypoints (B, 21, 3) are (x right, y down, z into the picture). Only W and
-    G run in the chosen dtype: F and M run once per portrait, the small networks are tiny, and
-    geometry in half precision would quantise small motions.
+    Tensors are (B, ...) with B = 1 in practice, in any floating-point type and with any strides;
+    results are float32 on the model's device. Pictures are RGB in [0, 1]; keypoints (B, 21, 3)
+    are (x right, y down, z into the picture). Only W and G run in the chosen dtype: F and M run
+    once per portrait, the small networks are tiny, and geometry in half precision would quantise
+    small motions. A tensor of another shape raises ArgumentError.
+
+    Memory: the device holds F, M and the small networks in float32 (120 MB) and W and G in the
+    chosen dtype. The fast form in a half also keeps W's and G's float32 checkpoints in the host's
+    memory (390 MB), for the wider types that an overflow asks for; each of those is made when it
+    is first needed, which takes seconds.
 
     One thread may use an instance at a time.
-
-    Attributes:
-        overflows: frames that were drawn again because half precision overflowed.
     """
 
     def __init__(
-        self, networks: Networks, device: torch.device, dtype: torch.dtype, fast: bool
+        self,
+        networks: Networks,
+        device: torch.device,
+        dtype: torch.dtype,
+        fast: bool,
+        compile: bool = False,  # noqa: A002
     ) -> None:
         self.device = device
         self.dtype = dtype
         self.fast = fast
-        self._networks: Networks | None = networks
-        self._features = networks.appearance_feature_extractor.to(device)
+        # F convolves volumes, which torch hardly supports on MPS; it runs once per portrait.
+        self._features_device = _HOST if device.type == "mps" else device
+        self._features = networks.appearance_feature_extractor.to(self._features_device)
         self._motion = networks.motion_extractor.to(device)
-        self._stitching = networks.stitching.to(device)
-        self._eye, self._lip = networks.eye.to(device), networks.lip.to(device)
-        self._engines = {dtype: self._make_engine(dtype)}
-        self._engine = self._engines[dtype]
-        if fast and dtype == torch.float32:
-            self._networks = None  # nothing wider will be asked for: 390 MB less
-        self.overflows = 0
+        self._small = SmallNetworks.of(networks, device)
+        self._small_here = self._small if device == _HOST else SmallNetworks.of(networks, _HOST)
+        self._drawer = Drawer(EngineMaker(networks, device, dtype, fast, compile), device)
+        self._drawer.engine(dtype)
+        self._closed = False
 
     @classmethod
     def load(
@@ -69,6 +90,9 @@ class LivePortrait:
         device: str = "cpu",
         dtype: str = "float32",
         fast: bool = True,
+        *,
+        compile: bool = False,  # noqa: A002
+        memory_share: float | None = None,
     ) -> Self:
         """Load the released checkpoints.
 
@@ -77,73 +101,95 @@ class LivePortrait:
             device: where torch runs: `cpu`, `cuda`, `cuda:1`, `mps`.
             dtype: of W and G: `float32`, `bfloat16` or `float16`.
             fast: False gives the plain eager networks, under autocast where dtype is a half.
+            compile: hand W and G to `torch.compile`; where that fails they run as they are.
+            memory_share: the most this process may take of a GPU's memory, in (0, 1].
 
         Raises:
             CheckpointError: a file is missing, damaged, or not the one it should be.
-            ConfigError: an unknown dtype.
+            ConfigError: an unknown dtype, or a share that is none.
+            OutOfMemoryError, DeviceLostError: what the device says.
         """
         if dtype not in DTYPES:
             raise ConfigError("dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
-        return cls(load_networks(Path(weights_dir)), torch.device(device), DTYPES[dtype], fast)
+        target = torch.device(device)
+        if memory_share is not None:
+            limit_memory(target, memory_share)
+        networks = load_networks(Path(weights_dir))
+        with device_errors():
+            return cls(networks, target, DTYPES[dtype], fast, compile)
 
-    @torch.inference_mode()
+    @property
+    def overflows(self) -> int:
+        """Frames that were drawn again because half precision overflowed."""
+        return self._drawer.overflows
+
+    @property
+    def fallback_reasons(self) -> tuple[str, ...]:
+        """Why frames are drawn slower than they could be: no CUDA graph, nothing compiled."""
+        return self._drawer.fallback_reasons
+
     def extract_motion(self, image: Tensor) -> Motion:
         """M: pose, expression and canonical keypoints of a (B, 3, 256, 256) picture."""
-        return keypoints.refine(self._motion(self._take(image)))
+        with self._working():
+            return keypoints.refine(self._motion(taken("image", image, IMAGE, self.device)))
 
-    @torch.inference_mode()
     def extract_appearance(self, image: Tensor) -> Tensor:
         """F: the (B, 32, 16, 64, 64) feature volume of a (B, 3, 256, 256) picture."""
-        volume: Tensor = self._features(self._take(image))
-        return volume
+        with self._working():
+            picture = taken("image", image, IMAGE, self._features_device)
+            volume: Tensor = self._features(picture)
+            return volume.to(self.device)
 
-    @torch.inference_mode()
     def transform_keypoints(self, motion: Motion) -> Tensor:
         """(B, 21, 3) keypoints of the picture that a motion was extracted from."""
-        return keypoints.transform_keypoints(motion)
+        with self._working():
+            return keypoints.transform_keypoints(taken_motion(motion, self.device))
 
-    @torch.inference_mode()
     def stitch(self, kp_source: Tensor, kp_driving: Tensor) -> Tensor:
         """S: the driven keypoints, corrected so that the shoulders meet the source's."""
-        source, driving = self._take(kp_source), self._take(kp_driving)
-        offsets = self._stitching(torch.cat((source.flatten(1), driving.flatten(1)), dim=1))
-        return keypoints.apply_stitching(driving, offsets)
+        with self._working():
+            return self._small.stitch(kp_source, kp_driving)
 
-    @torch.inference_mode()
     def retarget_eyes(self, kp_source: Tensor, ratios: Tensor) -> Tensor:
         """R_eye: (B, 21, 3) offsets that open or close the eyes.
 
         Args:
             ratios: (B, 3) the source's left and right eye ratio, and the ratio wanted.
         """
-        return self._retarget(self._eye, kp_source, ratios)
+        with self._working():
+            return self._small.retarget_eyes(kp_source, ratios)
 
-    @torch.inference_mode()
     def retarget_lips(self, kp_source: Tensor, ratios: Tensor) -> Tensor:
         """R_lip: (B, 21, 3) offsets that open or close the lips.
 
         Args:
             ratios: (B, 2) the source's lip ratio and the ratio wanted.
         """
-        return self._retarget(self._lip, kp_source, ratios)
+        with self._working():
+            return self._small.retarget_lips(kp_source, ratios)
 
-    @torch.inference_mode()
     def warp(self, feature: Tensor, *, kp_source: Tensor, kp_driving: Tensor) -> Warped:
         """W: occlusion (B, 1, 64, 64), deformation (B, 16, 64, 64, 3), out (B, 256, 64, 64)."""
-        arguments = (self._take(feature), self._take(kp_source), self._take(kp_driving))
+        with self._working():
+            parts = {
+                "feature": taken("feature", feature, VOLUME, self.device),
+                "kp_source": taken("kp_source", kp_source, KEYPOINTS_SHAPE, self.device),
+                "kp_driving": taken("kp_driving", kp_driving, KEYPOINTS_SHAPE, self.device),
+            }
+            of_one_batch(**parts)
+            each = zip(*(_singles(tensor) for tensor in parts.values()), strict=True)
+            warped = [
+                self._engine.warp(self._engine.prepare(volume, source), driving)
+                for volume, source, driving in each
+            ]
+            return Warped(*(torch.cat(results) for results in zip(*warped, strict=True)))
 
-        def one(feature: Tensor, kp_source: Tensor, kp_driving: Tensor) -> Warped:
-            return self._engine.warp(self._engine.prepare(feature, kp_source), kp_driving)
-
-        warped = [one(*(t[None] for t in each)) for each in zip(*arguments, strict=True)]
-        return Warped(*(torch.cat(parts) for parts in zip(*warped, strict=True)))
-
-    @torch.inference_mode()
     def decode(self, features: Tensor) -> Tensor:
         """G: (B, 256, 64, 64) features to the (B, 3, 512, 512) picture in [0, 1]."""
-        return torch.cat([self._engine.decode(one[None]) for one in self._take(features)])
+        with self._working():
+            batch = _singles(taken("features", features, FEATURES, self.device))
+            return torch.cat([self._engine.decode(one) for one in batch])
 
-    @torch.inference_mode()
     def prepare(
         self,
         portrait: Portrait,
@@ -164,6 +210,7 @@ class LivePortrait:
 
         Raises:
             PortraitError: the points do not frame a face.
+            OutOfMemoryError, DeviceLostError: what the device says.
         """
         landmarks = portrait.landmarks.points
         try:
@@ -171,19 +218,21 @@ class LivePortrait:
             ratios = OpenRatios.of(landmarks if ratio_points is None else ratio_points)
         except ValueError as error:
             raise PortraitError(portrait.name, f"its landmarks: {error}", no_face=True) from error
-        image = torch.from_numpy(network_input(crop.cut(portrait.image)))
-        motion = self.extract_motion(image)
-        return PreparedPortrait(
-            portrait=portrait,
-            motion=motion,
-            keypoints=self.transform_keypoints(motion),
-            feature=self.extract_appearance(image),
-            ratios=ratios,
-            paste=PasteBack(portrait.image, crop),
-            dtype=self.dtype,
-        )
+        with self._working():
+            image = torch.from_numpy(network_input(crop.cut(portrait.image)))
+            motion = taken_motion(self.extract_motion(image), _HOST)
+            prepared = PreparedPortrait(
+                portrait=portrait,
+                motion=motion,
+                keypoints=keypoints.transform_keypoints(motion),
+                feature=self.extract_appearance(image),
+                ratios=ratios,
+                paste=PasteBack(portrait.image, crop),
+                dtype=self.dtype,
+            )
+            self._drawer.source(prepared, self.dtype)
+            return prepared
 
-    @torch.inference_mode()
     def render(
         self,
         prepared: PreparedPortrait,
@@ -202,57 +251,78 @@ class LivePortrait:
             whole: paste the face back into the portrait; else the crop alone, 512 x 512.
 
         Returns:
-            (height, width, 3) uint8 RGB.
+            (height, width, 3) uint8 RGB, the caller's own.
 
         Raises:
             BadFrameError: not even float32 gave finite numbers.
+            OutOfMemoryError, DeviceLostError: what the device says.
         """
-        kp_driving = driven_keypoints(self, prepared, express(controls))
-        drawn = self._draw(prepared, kp_driving)
-        picture = prepared.paste(drawn) if whole else drawn
-        return picture if size_px is None else fitted(picture, size_px)
+        return self.begin(prepared, controls, size_px, whole=whole).picture()
 
-    def _draw(self, prepared: PreparedPortrait, kp_driving: Tensor) -> Image:
-        """(512, 512, 3) uint8; in float32 where the portrait's dtype overflows."""
-        image = self._run(prepared, kp_driving, prepared.dtype)
-        if not torch.isfinite(image).all():
-            if prepared.dtype != torch.float32:
-                image = self._run(prepared, kp_driving, torch.float32)
-                self._count_overflow(prepared)
-            if not torch.isfinite(image).all():
-                raise BadFrameError("the drawn face holds numbers that are not finite")
-        levels = image[0].clamp_(0, 1).mul_(255).to(torch.uint8)
-        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    def begin(
+        self,
+        prepared: PreparedPortrait,
+        controls: FaceControls,
+        size_px: tuple[int, int] | None = None,
+        *,
+        whole: bool = True,
+    ) -> Pending:
+        """Start drawing one face; as `render`, which is this and then `Pending.picture`.
 
-    def _run(self, prepared: PreparedPortrait, kp_driving: Tensor, dtype: torch.dtype) -> Tensor:
-        if dtype not in self._engines:
-            self._engines[dtype] = self._make_engine(dtype)
-        engine = self._engines[dtype]
-        if dtype not in prepared.sources:
-            prepared.sources[dtype] = engine.prepare(prepared.feature, prepared.keypoints)
-        return engine.decode(engine.warp(prepared.sources[dtype], kp_driving).out)
+        On CUDA this returns while the device draws. Who begins the next frame before fetching
+        this one has its way to the host go on beside it.
+        """
+        with self._working():
+            kp_driving = driven_keypoints(self._small_here, prepared, express(controls))
+            drawing = self._drawer.begin(prepared, kp_driving)
+        return Pending(drawing, self._working, prepared.paste if whole else None, size_px)
 
-    def _count_overflow(self, prepared: PreparedPortrait) -> None:
-        """After three overflows a portrait leaves float16 for bfloat16, bfloat16 for float32."""
-        self.overflows += 1
-        prepared.overflows += 1
-        if prepared.overflows % _MOST_OVERFLOWS == 0:
-            wider = prepared.dtype == torch.float16
-            prepared.dtype = torch.bfloat16 if wider else torch.float32
+    def warmup(self) -> None:
+        """Run everything once, so that the first real frame takes no longer than later ones.
 
-    def _make_engine(self, dtype: torch.dtype) -> Engine:
-        assert self._networks is not None
-        warping = self._networks.warping_module
-        generator = self._networks.spade_generator
-        if self.fast:
-            return FastEngine(warping, generator, dtype, self.device)
-        return PlainEngine(warping.to(self.device), generator.to(self.device), dtype, self.device)
+        Loads the device's libraries, lets cuDNN choose its kernels, compiles, captures the graph.
+        """
+        with self._working():
+            image = torch.zeros(1, *IMAGE)
+            self.extract_motion(image)
+            rest = torch.zeros(1, *KEYPOINTS_SHAPE)
+            for small in (self._small, self._small_here):
+                small.stitch(rest, rest)
+                small.retarget_eyes(rest, torch.zeros(1, 3))
+                small.retarget_lips(rest, torch.zeros(1, 2))
+            source = self._engine.prepare(self.extract_appearance(image), rest.to(self.device))
+            self._drawer.path(self.dtype).begin(source, rest).array()
 
-    def _take(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, torch.float32)
+    def close(self) -> None:
+        """Let go of weights, buffers and graphs; idempotent. Everything else raises afterwards.
 
-    def _retarget(
-        self, network: Callable[[Tensor], Tensor], kp_source: Tensor, ratios: Tensor
-    ) -> Tensor:
-        source = self._take(kp_source).flatten(1)
-        return network(torch.cat((source, self._take(ratios)), dim=1)).reshape(-1, KEYPOINTS, 3)
+        Prepared portraits hold memory of their own until they are let go of.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with device_errors():
+            self._drawer.close()
+            del self._features, self._motion, self._small, self._small_here
+            release(self.device)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._drawer.engine(self.dtype)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """What holds while anything is calculated.
+
+        Raises:
+            RenderError: this is closed.
+        """
+        if self._closed:
+            raise RenderError("this LivePortrait is closed")
+        with torch.inference_mode(), device_errors(), running_on(self.device):
+            yield
+
+
+def _singles(batch: Tensor) -> list[Tensor]:
+    """Every element as a batch of one."""
+    return [batch[i : i + 1] for i in range(len(batch))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.liveportrait.arkit import Expression
 from pipeline.liveportrait.crop import PasteBack
 from pipeline.liveportrait.editing import retargeted
-from pipeline.liveportrait.engines import SourceState
+from pipeline.liveportrait.engines import SourceState, memory
 from pipeline.liveportrait.keypoints import Motion
 from pipeline.liveportrait.ratios import OpenRatios
 from pipeline.types import Portrait
@@ -33,7 +33,9 @@ class PreparedPortrait:
 
     Attributes:
         portrait: the portrait itself.
-        motion: M's, of its crop. keypoints: (1, 21, 3), x_s. feature: F's volume.
+        motion: M's, of its crop. keypoints: (1, 21, 3), x_s. Both on the CPU, where driven
+            keypoints are worked out.
+        feature: F's volume, on the device.
         ratios: how far its eyes and lips are open.
         paste: puts a drawn crop back into it.
         dtype: what W and G run in for this portrait.
@@ -53,10 +55,10 @@ class PreparedPortrait:
 
     @property
     def bytes(self) -> int:
-        """Memory held, the portrait's own picture included."""
-        states = sum(state.bytes for state in self.sources.values())
-        feature = self.feature.numel() * self.feature.element_size()
-        return feature + states + self.paste.bytes + self.portrait.image.nbytes
+        """Memory held on the device and on the host, the portrait's own picture included."""
+        sources = [tensor for state in self.sources.values() for tensor in state.tensors]
+        tensors = memory((self.feature, self.keypoints, *sources))
+        return tensors + self.paste.bytes + self.portrait.image.nbytes
 
 
 class Corrector(Protocol):

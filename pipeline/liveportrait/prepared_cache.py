@@ -21,7 +21,8 @@ Prepared = TypeVar("Prepared", bound=Sized)
 class PreparedCache(Generic[Prepared]):
     """Keeps what was used last within `max_bytes`; what alone is larger is not kept.
 
-    Memory is counted when a portrait is put in. Belongs to the thread that owns the model.
+    Memory is counted whenever a portrait is asked for: one whose half precision overflowed has
+    grown by what the wider type keeps of it. Belongs to the thread that owns the model.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -36,14 +37,16 @@ class PreparedCache(Generic[Prepared]):
 
     def get(self, key: str, prepare: Callable[[], Prepared]) -> Prepared:
         """The portrait of a key, prepared now if it is not there."""
-        found = self._entries.get(key)
-        if found is not None:
-            return found
-        prepared = prepare()
-        if prepared.bytes <= self._entries.maxsize:
-            self._entries[key] = prepared
+        prepared = self._entries.get(key) or prepare()
+        self._keep(key, prepared)
         return prepared
 
     def clear(self) -> None:
         """Let go of everything."""
         self._entries.clear()
+
+    def _keep(self, key: str, prepared: Prepared) -> None:
+        if prepared.bytes <= self._entries.maxsize:
+            self._entries[key] = prepared
+        else:
+            self._entries.pop(key, None)

@@ -32,14 +32,14 @@ class QuickEngine:
     def __init__(self, faults: int = 0) -> None:
         self.faults = faults
         self.frames = 0
-        self.bytes = 0
+        self.tensors = (torch.zeros(10),)
 
     def prepare(self, feature: object, kp_source: torch.Tensor) -> Any:
         self.source = kp_source
         return self
 
-    def warp(self, source: object, kp_driving: torch.Tensor) -> Warped:
-        moved = (kp_driving - self.source).abs().mean()
+    def warp(self, source: Any, kp_driving: torch.Tensor) -> Warped:
+        moved = (kp_driving - source.source).abs().mean()
         return Warped(moved, moved, moved)
 
     def decode(self, features: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class QuickEngine:
 def model(networks: Networks) -> LivePortrait:
     """True small networks, F and M; W and G are quick."""
     model = LivePortrait(networks, torch.device("cpu"), torch.float32, fast=False)
-    model._engines = {torch.float32: QuickEngine()}
+    model._drawer._engines = {torch.float32: QuickEngine()}
     return model
 
 
@@ -182,8 +182,8 @@ def test_overflows_are_drawn_again_and_the_portrait_moves_to_a_wider_type(
 ) -> None:
     """Each overflow is counted and still gives a frame; the third changes the type for good."""
     half = QuickEngine(faults=100)
-    model._engines[torch.float16] = half
-    model._engines[torch.bfloat16] = QuickEngine()
+    model._drawer._engines[torch.float16] = half
+    model._drawer._engines[torch.bfloat16] = QuickEngine()
     prepared.dtype = torch.float16
     for count in (1, 2, 3):
         frame = model.render(prepared, FaceControls(), whole=False)
@@ -198,7 +198,7 @@ def test_a_frame_that_float32_cannot_draw_is_an_error(
     model: LivePortrait, prepared: PreparedPortrait
 ) -> None:
     """There is nothing wider to try."""
-    model._engines[torch.float32] = QuickEngine(faults=1)
+    model._drawer._engines[torch.float32] = QuickEngine(faults=1)
     with pytest.raises(BadFrameError):
         model.render(prepared, FaceControls())
 
