@@ -43,6 +43,7 @@ LANDMARK_PX: Final = 192
 _LEAST_SCORE: Final = 0.15
 _SURE_SCORE: Final = 0.5
 _OVERLAP: Final = 0.4
+_MOST_TRIED: Final = 8  # of what the detector takes for faces, until the points of one are a face
 _STRIDES: Final = (8, 16, 32)
 _ANCHORS_PER_CELL: Final = 2
 
@@ -79,7 +80,7 @@ class InsightFaceDetector:
 
     Args:
         weights_dir: the folder that holds `insightface/`.
-        providers: onnxruntime's, in order of preference; CUDA where there is one, if not given.
+        providers: of onnxruntime, in order of preference; CUDA where there is one, if not given.
 
     Raises:
         CheckpointError: a file is missing, damaged, or another network.
@@ -128,7 +129,7 @@ class InsightFaceDetector:
     def find(self, image: Image, name: str) -> FoundFace:
         """See `FaceDetector.find`; the landmarks keep the 106 points."""
         boxes = self.boxes(image)
-        for box in boxes:
+        for box in boxes[:_MOST_TRIED]:
             dense = self.points(image, box)
             if np.isfinite(dense).all() and (landmarks := _landmarks(image, dense)):
                 return FoundFace(landmarks, tuple(_warnings(boxes, box, landmarks)))

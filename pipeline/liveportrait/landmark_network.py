@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ class LandmarkNetwork:
 
     Args:
         weights_dir: the folder that holds `liveportrait/`.
-        providers: onnxruntime's, in order of preference; CUDA where there is one, if not given.
+        providers: of onnxruntime, in order of preference; CUDA where there is one, if not given.
 
     Raises:
         CheckpointError: the file is missing, damaged, or another network.
@@ -33,7 +33,7 @@ class LandmarkNetwork:
 
     def __init__(self, weights_dir: Path, providers: Sequence[str] | None = None) -> None:
         side = LANDMARKS_INPUT.size_px
-        self._session: Any = open_network(
+        self._session = open_network(
             weights_dir / FILE,
             "the 203-point landmark network",
             takes=(_INPUT, (1, 3, side, side)),

@@ -60,7 +60,7 @@ class SourceFinder:
 
     Args:
         weights_dir: the folder that holds `liveportrait/` and `insightface/`.
-        providers: onnxruntime's, in order of preference; CUDA where there is one, if not given.
+        providers: of onnxruntime, in order of preference; CUDA where there is one, if not given.
 
     Raises:
         CheckpointError: a file is there but damaged, or another network.
