@@ -19,6 +19,7 @@ import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adapters.access import AccessPolicy, HttpLimits
+from adapters.events_client import Address, EventPublishers
 from adapters.events_ws import EventsEndpoint
 from adapters.frames_ws import FramesEndpoint
 from adapters.http_api import build_application
@@ -28,6 +29,7 @@ from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import MjpegEndpoint
 from adapters.systemd import SystemdNotifier
 from adapters.viewer import Audience
+from adapters.vmc import VmcInput, check_host
 from orchestrator import __version__
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
@@ -100,8 +102,10 @@ def access_policy(settings: Settings) -> AccessPolicy:
     """Who may connect.
 
     Raises:
-        ConfigError: `auth.token` is missing where it is needed.
+        ConfigError: `auth.token` is missing where it is needed, or `vmc.host` is open to others.
     """
+    if settings.vmc.port:
+        check_host(settings.vmc.host, anybody=settings.auth.mode == "none")
     return AccessPolicy(
         host=settings.server.host,
         token=settings.auth.token,
@@ -322,6 +326,7 @@ class Daemon:
         stages.run()
         await resources.enter_async_context(self._vital("stage", stage.run()))
         at_the_end("producers", events.close, PRODUCERS_STOP_S)
+        await self._take_from_elsewhere(resources, limits)
         housekeeping = self._housekeeping(stages, cache, saver)
         resources.callback(housekeeping.shutdown, wait=False)
         watchdog_s = self._notifier.watchdog_interval_s
@@ -329,6 +334,27 @@ class Daemon:
             feeding = feed_watchdog(self._notifier.watchdog, self._making_progress, watchdog_s)
             await resources.enter_async_context(self._vital("watchdog", feeding))
         await self._publish_until_stopped(stage, server.port)
+
+    async def _take_from_elsewhere(self, resources: AsyncExitStack, limits: HttpLimits) -> None:
+        """Dial publishers, and listen for face trackers, where the settings ask for it."""
+        events, vmc = self._settings.events, self._settings.vmc
+        if events.connect:
+            tokens = events.tokens or ("",) * len(events.connect)
+            publishers = EventPublishers(
+                [
+                    Address(url, token or None, events.stage or None)
+                    for url, token in zip(events.connect, tokens, strict=True)
+                ],
+                daemon=self,
+                metrics=self._metrics,
+                limits=limits,
+                answers=events.answers,
+            )
+            await resources.enter_async_context(self._vital("publishers", publishers.run()))
+        if vmc.port:
+            trackers = VmcInput(self, self._metrics, stage=vmc.stage or None, weight=vmc.weight)
+            resources.callback(trackers.close)
+            await trackers.listen(vmc.host, vmc.port)
 
     async def _publish_until_stopped(self, stage: Stage, port: int) -> None:
         await first_of(stage.first_frame.wait(), self._stop)
