@@ -8,13 +8,14 @@ said in one place.
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import math
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -184,6 +185,14 @@ class EmotionMessage(_Message, frozen=True, kw_only=True, tag="emotion"):
         priority: a cue cannot replace or override one of higher priority.
         ttl_ms: expire if not started within this time.
     """
+
+    # What `value` checks, for the descriptions.
+    schema_rules: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": ["emotion"]},
+            {"required": ["mix"], "properties": {"mix": {"minProperties": 1}}},
+        ]
+    }
 
     id: EventId | UnsetType = UNSET
     emotion: Label | UnsetType = UNSET
@@ -928,6 +937,12 @@ class StateSnapshotAnswer(StateBody):
 
     type: Literal["state_snapshot"]
     id: str | None
+
+
+# A TypedDict does not know its base, and the fields' meanings stand in that one's docstring.
+StateSnapshotAnswer.__doc__ = (
+    f"{inspect.getdoc(StateSnapshotAnswer)}\n\n{inspect.getdoc(StateBody)}"
+)
 
 
 class Pong(Struct, frozen=True, tag_field="type", tag="pong"):

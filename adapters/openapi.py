@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
 from aiohttp import hdrs, web
 
 from adapters.described import JSON, Answer, Body, Description, Refusal, description_of
 from adapters.event_codec import HttpError
 from adapters.schemas import Schemas
 from pipeline.bodies import PROTOCOL_VERSION
+
+log = structlog.get_logger()
 
 TITLE: Final = "Avatar Orchestrator"
 SECURITY: Final[Mapping[str, Any]] = {
@@ -61,10 +64,12 @@ _UNKNOWN_STAGE: Final = Refusal(404, "there is no such stage")
 _NO_STAGE_YET: Final = Refusal(503, "the stage is being set up")
 
 
-def document(routes: Iterable[web.AbstractRoute], code_of: Callable[[int], str]) -> dict[str, Any]:
+def document(
+    routes: Collection[web.AbstractRoute], code_of: Callable[[int], str]
+) -> dict[str, Any]:
     """The description of these routes.
 
-    Those whose handlers are not `described` are left out; a test of the application finds them.
+    Those whose handlers are not `described` are left out, and the log says so.
 
     Args:
         code_of: HTTP status to the `code` of errors that are no message's.
@@ -78,6 +83,8 @@ def document(routes: Iterable[web.AbstractRoute], code_of: Callable[[int], str])
             operation = _Operation(method, path, handler, description, schemas)
             paths.setdefault(path, {})[method.lower()] = operation.schema()
             tags[description.tag] = None
+    for sentence in undescribed(routes):
+        log.warning("route_not_described", what=sentence)
     _add_codes(schemas, paths, code_of)
     return {
         "openapi": "3.1.0",
@@ -93,6 +100,16 @@ def document(routes: Iterable[web.AbstractRoute], code_of: Callable[[int], str])
         "paths": paths,
         "components": {"schemas": schemas.components, "securitySchemes": dict(SECURITY)},
     }
+
+
+def undescribed(routes: Collection[web.AbstractRoute]) -> list[str]:
+    """A sentence for each route without a description, which says where to put it."""
+    return [
+        f"{method} {path}: put @described(...) of adapters/described.py above "
+        f"{handler.__module__}.{handler.__qualname__}"
+        for method, path, handler in served(routes)
+        if description_of(handler) is None
+    ]
 
 
 def _add_codes(

@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 _REF: Final = "#/components/schemas/{name}"
-_ATTRIBUTES: Final = re.compile(r"\n*^(?:Attributes|Raises):\n", re.MULTILINE)
 _ENTRY: Final = re.compile(
     r"^    (?P<names>\w+(?:, \w+)*): (?P<text>.*(?:\n {8,}.*)*)", re.MULTILINE
 )
@@ -28,20 +27,24 @@ class Schemas:
 
     def __init__(self) -> None:
         self.components: dict[str, Any] = {}
+        self._found: dict[str, Any] = {}
 
     def of(self, *types: Any) -> dict[str, Any]:
         """The schema of a value that is of one of these types.
 
-        Objects that tell themselves apart by `type` are told apart by that.
+        Objects that tell themselves apart by `type` are told apart by that. What a type checks
+        beyond its fields' types, it says in `schema_rules`.
 
         Raises:
             ValueError: two different types have the same name.
         """
         schemas, found = msgspec.json.schema_components(types, ref_template=_REF)
         for name, schema in found.items():
-            documented = _documented(schema)
-            if self.components.setdefault(name, documented) != documented:
+            if self._found.setdefault(name, schema) != schema:
                 raise ValueError(f"there are two types {name!r}; rename one")
+            self.components.setdefault(name, _documented(schema))
+        for kind, schema in zip(types, schemas, strict=True):
+            self.resolved(schema).update(getattr(kind, "schema_rules", {}))
         if len(schemas) == 1:
             (schema,) = schemas
             return schema
@@ -65,27 +68,26 @@ class Schemas:
 
 def _documented(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with its docstring taken apart: the fields' meanings go to the fields."""
-    text, _, attributes = _split(schema.get("description", ""))
-    properties = dict(schema.get("properties", {}))
+    text, attributes = _split(schema.get("description", ""))
+    made = {**schema, "description": text} if text else dict(schema)
+    if "properties" in schema:
+        made["properties"] = {name: dict(each) for name, each in schema["properties"].items()}
+        _explain(made["properties"], attributes)
+    return made
+
+
+def _explain(properties: dict[str, Any], attributes: str) -> None:
+    """Give fields their meaning, in front of what their type says that they take."""
     for entry in _ENTRY.finditer(attributes):
         meaning = " ".join(entry["text"].split()).removesuffix(".")
         for name in entry["names"].split(", "):
             if name in properties:
-                properties[name] = {**properties[name], "description": meaning} | _range(
-                    meaning, properties[name].get("description")
-                )
-    changed = {"description": text} if text else {}
-    return {**schema, **changed, **({"properties": properties} if properties else {})}
+                allowed = properties[name].get("description")
+                text = f"{meaning}: {allowed}" if allowed else meaning
+                properties[name]["description"] = text
 
 
-def _range(meaning: str, allowed: str | None) -> dict[str, str]:
-    """What a field means and what it takes, where its type says that in words."""
-    return {"description": f"{meaning}: {allowed}"} if allowed else {}
-
-
-def _split(docstring: str) -> tuple[str, str, str]:
-    clean = inspect.cleandoc(docstring)
-    found = _ATTRIBUTES.search(clean)
-    if found is None:
-        return clean, "", ""
-    return clean[: found.start()], found[0], clean[found.end() :]
+def _split(docstring: str) -> tuple[str, str]:
+    """What stands before `Attributes:`, and the entries below it."""
+    text, _, attributes = inspect.cleandoc(docstring).partition("\nAttributes:\n")
+    return text.strip(), attributes
