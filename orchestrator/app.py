@@ -159,6 +159,7 @@ class Daemon:
         self._status = ExitStatus.OK
         self._not_ready: str | None = "starting"
         self._stages: StageSet | None = None
+        self._host: RenderHost | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     # --- what adapters call ---------------------------------------------------------------
@@ -184,7 +185,7 @@ class Daemon:
             "device": renderer["device"] if renderer is not None else "unknown",
             "gpu_available": self._gpu is not None,
             "gpu_name": self._gpu,
-            "model_loaded": stage is not None and stage.published,
+            "model_loaded": self._host is not None and self._host.is_ready(self._sources[0].name),
             "uptime_s": round(self._clock.now() - self._started_s, 3),
             "degraded": degraded,
         }
@@ -279,7 +280,7 @@ class Daemon:
 
         files = ThreadPoolExecutor(1, thread_name_prefix="files")
         resources.callback(files.shutdown, wait=False, cancel_futures=True)
-        host = RenderHost(
+        self._host = host = RenderHost(
             self._sources,
             metrics=self._metrics,
             hang_s=settings.renderer.hang_s,
@@ -327,7 +328,7 @@ class Daemon:
         await resources.enter_async_context(self._vital("stage", stage.run()))
         at_the_end("producers", events.close, PRODUCERS_STOP_S)
         await self._take_from_elsewhere(resources, limits)
-        housekeeping = self._housekeeping(stages, cache, saver)
+        housekeeping = self._housekeeping(stages, host, cache, saver)
         resources.callback(housekeeping.shutdown, wait=False)
         watchdog_s = self._notifier.watchdog_interval_s
         if watchdog_s is not None:
@@ -415,7 +416,7 @@ class Daemon:
             yield
 
     def _housekeeping(
-        self, stages: StageSet, cache: FrameCache, saver: StateSaver
+        self, stages: StageSet, host: RenderHost, cache: FrameCache, saver: StateSaver
     ) -> AsyncIOScheduler:
         """Periodic work: figures to the log, the state to its file, a look at what is broken.
 
@@ -440,6 +441,7 @@ class Daemon:
 
         async def probe() -> None:
             stages.probe()
+            host.release_idle()
 
         scheduler = AsyncIOScheduler(timezone=UTC)
         every_s = self._settings.log.report_every_s
