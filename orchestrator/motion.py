@@ -34,16 +34,17 @@ def motion(options: argparse.Namespace, out: TextIO) -> int:
         ConfigError: an option or file is wrong; nothing has been written.
     """
     if options.action == "import":
-        _import(options.file, options.out or options.file.with_suffix(SUFFIX), out)
+        _import(options.file, options.out, out)
     else:
         _describe(_opened(options.file), options.frame, out)
     return 0
 
 
-def _import(file: Path, to: Path, out: TextIO) -> None:
+def _import(file: Path, to: Path | None, out: TextIO) -> None:
+    template = _opened(file).template
+    to = to or file.with_suffix(SUFFIX)
     if to.suffix != SUFFIX:
         raise ConfigError("--out", f"expected a file that ends in {SUFFIX}, got {to}")
-    template = _opened(file).template
     try:
         template.save(to)
     except OSError as error:
@@ -72,7 +73,9 @@ def _describe(recorded: RecordedMotion, frame: int | None, out: TextIO) -> None:
     measured = {"eyes": template.eyes, "lips": template.lips}
     ratios = " and ".join(name for name, array in measured.items() if array is not None)
     named = face.controls.as_mapping()
-    head = ", ".join(f"{angle} {named.pop(angle):.1f}" for angle in ("pitch", "yaw", "roll"))
+    head = ", ".join(
+        f"{angle} {round(named.pop(angle), 1) + 0.0}" for angle in ("pitch", "yaw", "roll")
+    )
     strongest = sorted(named.items(), key=lambda each: -each[1])
     lines = {
         "motion": f"{len(recorded)} frames at {template.fps} fps, "

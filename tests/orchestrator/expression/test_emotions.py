@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.expression.emotions import BASIC_EMOTIONS, Emotion, EmotionTable, shape_of
 from orchestrator.expression.idle import IdleAmplitude
+from orchestrator.expression.recording import Recording
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
 from pipeline.types import ARKIT_INDEX, FaceControls
 
@@ -49,6 +51,32 @@ def load(tmp_path: Path, text: str) -> EmotionTable:
     path = tmp_path / "emotions.toml"
     path.write_text(text, "utf-8")
     return EmotionTable.load(path)
+
+
+class Face(NamedTuple):
+    controls: FaceControls
+    explained: float
+
+
+class Motion:
+    """Three frames that open the jaw further and turn the head; the second one is the peak."""
+
+    peak = 1
+
+    def __len__(self) -> int:
+        return 3
+
+    def face(self, frame: int) -> Face:
+        return Face(FaceControls.of(jawOpen=(0.0, 0.9, 0.4)[frame], yaw=5.0, roll=3.0), 0.75)
+
+
+def read_motion(path: Path) -> Motion:
+    """The one motion file that there is."""
+    if path.name == "broken.motion":
+        raise ConfigError(str(path), "not a motion file")
+    if path.name != "grin.motion":
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+    return Motion()
 
 
 def unknown(name: str, field: str = "emotion") -> InvalidEventError:
@@ -264,6 +292,70 @@ def test_a_wrong_table_is_refused_with_the_full_path_of_the_key(
         load(tmp_path, text)
     assert caught.value.where == f"{tmp_path / 'emotions.toml'}: {key}"
     assert problem in caught.value.problem
+
+
+# --- faces from recorded motion -------------------------------------------------------------
+
+
+def with_motion(tmp_path: Path, text: str) -> EmotionTable:
+    path = tmp_path / "emotions.toml"
+    path.write_text(MINIMAL + EXTRA + text, "utf-8")
+    return EmotionTable.load(path, motions=read_motion)
+
+
+@pytest.mark.parametrize(
+    ("text", "frame", "jaw", "head"),
+    [
+        ("motion = 'grin.motion'", 1, 0.9, [0.0, 5.0, 3.0]),
+        ("motion = 'grin.motion'\nmotion_frame = 'peak'", 1, 0.9, [0.0, 5.0, 3.0]),
+        ("motion = 'grin.motion'\nmotion_frame = 2", 2, 0.4, [0.0, 5.0, 3.0]),
+        ("motion = 'grin.motion'\nhead = { pitch = -2 }", 1, 0.9, [-2.0, 0.0, 0.0]),
+    ],
+)
+def test_an_emotion_takes_its_face_from_a_recorded_motion(
+    tmp_path: Path, text: str, frame: int, jaw: float, head: list[float]
+) -> None:
+    """The peak's face or a frame's, relative to the table's folder; `head` replaces its head."""
+    table = with_motion(tmp_path, text)
+    row = table.shapes[table.rows["wistful"]]
+    assert row[ARKIT_INDEX["jawOpen"]] == pytest.approx(jaw)
+    assert row[52:].tolist() == head
+    assert table["wistful"].recording == Recording(tmp_path / "grin.motion", frame, 0.75)
+    assert table["happy"].recording is None
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        ("motion = 3", "motion", "expected the name of a motion file"),
+        ("motion = ''", "motion", "expected the name of a motion file"),
+        ('motion = "a\\u0000b"', "motion", "expected the name of a motion file"),
+        ("motion = 'none.motion'", "motion", "none.motion: cannot be read: No such file"),
+        ("motion = 'broken.motion'", "motion", "broken.motion: not a motion file"),
+        ("motion = 'grin.motion'\nmotion_frame = 3", "motion_frame",
+         "grin.motion from 0 to 2, got 3"),
+        ("motion = 'grin.motion'\nmotion_frame = -1", "motion_frame", "from 0 to 2, got -1"),
+        ("motion = 'grin.motion'\nmotion_frame = 1.0", "motion_frame", "'peak' or a frame"),
+        ("motion = 'grin.motion'\nmotion_frame = true", "motion_frame", "'peak' or a frame"),
+        ("motion = 'grin.motion'\nmotion_frame = 'end'", "motion_frame", "'peak' or a frame"),
+        ("motion_frame = 1", "motion_frame", "no motion"),
+        ("motion = 'grin.motion'\ncontrols = { jawOpen = 1 }", "controls", "leave one of them"),
+    ],
+)  # fmt: skip
+def test_a_wrong_motion_is_refused_by_key_and_file(
+    tmp_path: Path, text: str, key: str, problem: str
+) -> None:
+    """Missing, no motion file, no such frame, or a face twice."""
+    with pytest.raises(ConfigError) as caught:
+        with_motion(tmp_path, text)
+    assert caught.value.where == f"{tmp_path / 'emotions.toml'}: wistful.{key}"
+    assert problem in caught.value.problem
+
+
+def test_a_motion_needs_someone_who_reads_it(tmp_path: Path) -> None:
+    """The core reads no motion files by itself."""
+    with pytest.raises(ConfigError, match=r"wistful\.motion: recorded motions cannot be read"):
+        load(tmp_path, MINIMAL + EXTRA + "motion = 'grin.motion'")
 
 
 @pytest.mark.parametrize("content", [b"[happy", b"\xff\xfe", None], ids=["toml", "utf8", "absent"])
