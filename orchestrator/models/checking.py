@@ -12,12 +12,14 @@ from orchestrator.models.catalogue import Catalogue, ModelFile, mib
 from orchestrator.models.download import parts_of
 from orchestrator.models.hub import sha256_of
 from orchestrator.models.manifest import Fetched, read_manifest
+from pipeline.errors import ConfigError
 from pipeline.liveportrait.errors import CheckpointError
 from pipeline.liveportrait.files import STEMS, find_checkpoint
+from pipeline.liveportrait.insight_faces import DETECTOR_FILE, InsightFaceDetector
 from pipeline.liveportrait.landmark_network import FILE as LANDMARK_FILE
 from pipeline.liveportrait.landmark_network import LandmarkNetwork
 
-_READERS: Final = {".onnx": "onnxruntime", ".pth": "torch", ".safetensors": "torch"}
+_CPU: Final = ("CPUExecutionProvider",)
 
 
 def examine(catalogue: Catalogue, folder: Path, remedy: str) -> Iterator[Finding]:
@@ -47,17 +49,21 @@ def _examine(file: ModelFile, folder: Path, fetched: Fetched | None, remedy: str
         return Finding(verdict, file.path, f"{state}: {file.what}. Fetch it: {remedy}")
     official = found == folder / file.path
     shown = found.relative_to(folder).as_posix()
+    cure = f"Fetch it anew: {remedy}" if official else "Delete it, or put the right one there"
+    known = "SHA-256 as fetched" if fetched else "no SHA-256 known"
     try:
         problem = _content_problem(file, found, fetched) if official else None
         if problem is None:
-            return Finding("ok", shown, _praise(file, folder, found, fetched, official))
+            known = known if official else "in place of the official file"
+            return Finding("ok", shown, _praise(file, folder, found, known))
     except CheckpointError as error:
         problem = f"expected {error.expected}, found {error.found}"
         if error.key:
             problem = f"{error.key}: {problem}"
+        if official and fetched:
+            cure = "The source of the download has it so: is HF_ENDPOINT right?"
     except OSError as error:
         return Finding("FAIL", shown, f"cannot be read: {error.strerror or error}")
-    cure = f"Fetch it anew: {remedy}" if official else "Delete it, or put the right one there"
     return Finding("FAIL", shown, f"{problem}. {cure}")
 
 
@@ -85,48 +91,39 @@ def _content_problem(file: ModelFile, found: Path, fetched: Fetched | None) -> s
     return None
 
 
-def _praise(
-    file: ModelFile, folder: Path, found: Path, fetched: Fetched | None, official: bool
-) -> str:
-    if not official:
-        known = "in place of the official file"
-    else:
-        known = "SHA-256 as fetched" if fetched else "no SHA-256 known"
-    reader = _READERS[found.suffix]
-    if importlib.util.find_spec(reader) is None:
-        layout = f"layout not checked ({reader} is not installed)"
-    else:
-        _check_layout(file, folder, found)
-        layout = "layout right"
-    return f"{mib(found.stat().st_size)}, {known}, {layout}"
+def _praise(file: ModelFile, folder: Path, found: Path, known: str) -> str:
+    return f"{mib(found.stat().st_size)}, {known}, {_layout(file, folder, found)}"
 
 
-def _check_layout(file: ModelFile, folder: Path, found: Path) -> None:
-    """
+def _layout(file: ModelFile, folder: Path, found: Path) -> str:
+    """`layout right`, or why that was not looked at.
+
     Raises:
         CheckpointError: it would not load.
     """
-    if found.suffix != ".onnx":
-        from pipeline.liveportrait.checkpoints import check_checkpoint
-
-        check_checkpoint(folder, Path(file.path).stem)
-    elif Path(file.path) == LANDMARK_FILE:
-        LandmarkNetwork(folder)
-    else:
-        _check_onnx(found)
-
-
-def _check_onnx(found: Path) -> None:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: it warns of what models declare
     try:
-        onnxruntime.InferenceSession(
-            str(found), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's errors share no root of their own
-        problem = str(error).splitlines()[0][:200]
-        raise CheckpointError(
-            found, None, "an ONNX network", f"what does not load ({problem})"
-        ) from error
+        if found.suffix != ".onnx":
+            return _checkpoint_layout(folder, Path(file.path).stem)
+        if Path(file.path) == LANDMARK_FILE:
+            LandmarkNetwork(folder, _CPU)
+        else:
+            InsightFaceDetector(folder, _CPU)
+    except ConfigError as error:
+        return f"layout not checked ({error})"
+    except CheckpointError as error:
+        if error.file == found:
+            raise
+        # The detector is opened first, so the file to blame comes before or after this one.
+        if Path(file.path) == DETECTOR_FILE:
+            return "layout right"
+        return f"layout not checked ({error.file.name} does not load)"
+    return "layout right"
+
+
+def _checkpoint_layout(folder: Path, stem: str) -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "layout not checked (torch is not installed)"
+    from pipeline.liveportrait.checkpoints import check_checkpoint
+
+    check_checkpoint(folder, stem)
+    return "layout right"

@@ -13,7 +13,7 @@ from typing import Final, TextIO
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.models.catalogue import Catalogue, bundled_catalogue, default_folder, mib
 from orchestrator.models.checking import examine
-from orchestrator.models.download import Download, Terminal, parts_of
+from orchestrator.models.download import Download, Terminal, counted, parts_of
 from orchestrator.models.hub import Hub, HubError
 from orchestrator.models.manifest import read_manifest
 from orchestrator.settings import Settings
@@ -84,7 +84,7 @@ def _download(settings: Settings, download: Download) -> int:
         say("nothing fetched: no licence was accepted")
         return DECLINED
     if outcome.failed:
-        say(f"{len(outcome.failed)} files are missing: see FAIL above")
+        say(f"incomplete without {counted(len(outcome.failed))}: see FAIL above")
         return ExitStatus.UNAVAILABLE
     say("complete")
     if default_folder(settings).absolute() != download.folder or not _is_set(settings):

@@ -116,7 +116,7 @@ class Download:
         for name in self._names():
             each = self.catalogue.sets[name]
             files = self.catalogue.of(name)
-            say(f"{each.title}, {len(files)} files. {each.licence_text}")
+            say(f"{each.title}, {counted(len(files))}. {each.licence_text}")
             say(f"  {each.url}")
             remembered = manifest.licences.get(name)
             if self.yes:
@@ -155,7 +155,7 @@ class Download:
             size = mib(sum(file.size_bytes for file in missing))
             source = "the local cache of " if self.hub.offline else ""
             self.terminal.say(
-                f"{len(missing)} files, {size}, from {source}{self.hub.address} "
+                f"{counted(len(missing))}, {size}, from {source}{self.hub.address} "
                 f"at {missing[0].commit[:12]} to {self.folder}"
             )
         for file in missing:
@@ -242,3 +242,7 @@ def parts_of(folder: Path, path: str) -> list[Path]:
     final = folder / path
     found = sorted(final.parent.glob(f".{final.name}.*.part"))
     return [part for part in found if part.stat().st_size]
+
+
+def counted(files: int) -> str:
+    return "1 file" if files == 1 else f"{files} files"

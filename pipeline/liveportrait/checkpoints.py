@@ -97,6 +97,8 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise
     except Exception as error:  # torch names no root of what a damaged file can raise
         problem = (str(error).strip().splitlines() or [""])[0]
+        if "weights_only" in problem:  # torch's advice is to switch off what keeps pickles out
+            problem = "no tensors, or damaged"
         size = file.stat().st_size if file.is_file() else 0
         raise CheckpointError(
             file,

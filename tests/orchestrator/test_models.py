@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import os
@@ -426,6 +427,22 @@ def test_room_is_looked_for_before_the_start(run: Run, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match="are needed and 0 bytes free"):
         run("download")
     assert not run.hub.gets(NET)
+
+
+def test_a_disk_that_fills_up_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room that others took meanwhile is told from a fault of the hub; what came is kept."""
+
+    def write(kept: Any, data: bytes) -> int:
+        if kept.tell() >= 9_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return io.BufferedRandom.write(kept, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.models.hub._BoundedFile.write", write)
+        with pytest.raises(ConfigError, match="weights: cannot be written: No space left"):
+            run("download")
+    assert run("download") == 0
+    assert run.hub.gets(NET)[-1].range == "bytes=9000-"
 
 
 def test_a_folder_that_cannot_be_made_is_named(run: Run) -> None:

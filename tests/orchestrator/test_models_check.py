@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.__main__ import main
@@ -14,6 +15,14 @@ from orchestrator.lifecycle import ExitStatus
 from orchestrator.models.catalogue import bundled_catalogue
 from pipeline.liveportrait.files import FLAT_FILES, SMALL_FILE
 from tests.fakes import liveportrait_weights
+from tests.fakes.face_networks import (
+    DETECTOR,
+    LANDMARKS_106,
+    LANDMARKS_203,
+    write_detector,
+    write_landmarks_106,
+    write_landmarks_203,
+)
 
 SMALL = f"liveportrait/retargeting_models/{SMALL_FILE}"
 FEATURES = f"liveportrait/base_models/{FLAT_FILES[0]}"
@@ -87,19 +96,42 @@ def test_check_looks_at_sizes_and_networks(
 ) -> None:
     """A pointer file, a page of HTML and a network that is none are not models."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    detector = "insightface/models/buffalo_l/det_10g.onnx"
     generator = "liveportrait/base_models/spade_generator.pth"
-    landmark = "liveportrait/landmark.onnx"
-    (folder / detector).parent.mkdir(parents=True)
-    (folder / detector).write_bytes(bytes(16_923_827))
+    (folder / DETECTOR).parent.mkdir(parents=True)
+    (folder / DETECTOR).write_bytes(bytes(16_923_827))
+    (folder / LANDMARKS_106).write_bytes(bytes(5_030_888))
     (folder / generator).write_bytes(b"version https://git-lfs")
-    (folder / landmark).write_bytes(b"<html></html>")
+    (folder / LANDMARKS_203).write_bytes(b"<html></html>")
     found = check(folder, capsys)
-    assert re.match("FAIL .*expected an ONNX network", found[detector])
+    assert re.match("FAIL .*that do not load", found[str(DETECTOR)])
+    assert "layout not checked (det_10g.onnx" in found[str(LANDMARKS_106)]
     assert re.match("FAIL .*23 bytes where about 212 MiB", found[generator])
-    assert re.match("FAIL .*Fetch it anew", found[landmark])
-    missing = found["insightface/models/buffalo_l/2d106det.onnx"]
-    assert re.match("note .*--only insightface", missing)
+    assert re.match("FAIL .*Fetch it anew", found[str(LANDMARKS_203)])
+
+
+def test_check_opens_the_face_networks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Networks of the released form are right, whatever is wrong with the other."""
+    pytest.importorskip("insightface", reason="insightface is not installed")
+    write_landmarks_203(folder, np.full((203, 2), 0.5))
+    padded(write_detector(folder), 16_923_827)
+    points = padded(write_landmarks_106(folder, np.full((106, 2), 0.5)), 5_030_888)
+    found = check(folder, capsys)
+    for path in (DETECTOR, LANDMARKS_106, LANDMARKS_203):
+        assert re.match("ok .*no SHA-256 known, layout right", found[str(path)])
+    points.write_bytes(bytes(5_030_888))
+    found = check(folder, capsys)
+    assert found[str(LANDMARKS_106)].startswith("FAIL")
+    assert found[str(DETECTOR)].startswith("ok")
+
+
+def padded(file: Path, size_bytes: int) -> Path:
+    """Bring a network to the published size with a field that readers of the format skip."""
+    model = file.read_bytes()
+    room = size_bytes - len(model) - 5
+    length = bytes(0x80 | (room >> shift) & 0x7F for shift in (0, 7, 14)) + bytes([room >> 21])
+    file.write_bytes(model + b"\x7a" + length + bytes(room))
+    assert file.stat().st_size == size_bytes
+    return file
 
 
 def test_check_without_torch_says_so(

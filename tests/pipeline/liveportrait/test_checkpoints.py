@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.liveportrait.errors import CheckpointError
 from tests.fakes.liveportrait_weights import write_safetensors
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -48,8 +49,6 @@ def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
 
 def refused(folder: Path, file: str, key: str | None, *words: str) -> None:
     """Loading fails, blaming that file and key, with those words in the sentence."""
-    from pipeline.liveportrait.checkpoints import CheckpointError
-
     with pytest.raises(CheckpointError) as caught:
         load(folder)
     assert caught.value.file == folder / file
@@ -80,6 +79,14 @@ def test_a_file_of_something_else_is_refused(folder: Path, data: bytes) -> None:
     path.unlink()
     path.write_bytes(data)
     refused(folder, FEATURES, None, f"{len(data)} bytes")
+
+
+def test_nobody_is_told_to_unpickle_what_was_refused(folder: Path, tmp_path: Path) -> None:
+    """Torch's own advice is to load such a file without its guard: that is not passed on."""
+    rewrite(folder / FEATURES, lambda c: {**c, "second.bias": _Runs(tmp_path / "ran")})
+    with pytest.raises(CheckpointError) as caught:
+        load(folder)
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_missing_key_is_named(folder: Path) -> None:
@@ -173,8 +180,6 @@ def test_a_truncated_safetensors_file_is_refused(folder: Path, keep: int) -> Non
     write_safetensors(folder / file, tensors)
     data = (folder / file).read_bytes()
     (folder / file).write_bytes(data[:keep])
-    from pipeline.liveportrait.checkpoints import CheckpointError
-
     with pytest.raises(CheckpointError, match="appearance_feature_extractor"):
         load(folder)
 
