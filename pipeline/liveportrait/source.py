@@ -55,7 +55,7 @@ class Source:
 class SourceFinder:
     """Finds the points of portraits with the networks that a weights folder holds.
 
-    What is missing is logged once, and the portrait's landmarks serve instead. One thread may use
+    What is missed is logged once, and the portrait's landmarks serve instead. One thread may use
     an instance at a time.
 
     Args:
@@ -74,9 +74,7 @@ class SourceFinder:
         self._network, self._no_network = self._opened(
             (FILE,), lambda: LandmarkNetwork(weights_dir, providers)
         )
-        for problem in (self._no_detector, self._no_network):
-            if problem:
-                log.warning("landmarks_less_exact", problem=problem)
+        self._told: set[str] = set()
 
     def find(self, portrait: Portrait) -> Source:
         """A portrait's size, points and ratio points.
@@ -100,7 +98,7 @@ class SourceFinder:
             detected = landmarks.source == "insightface"
             return landmarks.dense, Origin.DETECTED if detected else Origin.GIVEN
         if self._detector is None:
-            notes.append(str(self._no_detector))
+            notes.append(self._tell(self._no_detector))
             return landmarks.points, Origin.LANDMARKS
         x, y = eye_centres(landmarks.points).mean(axis=0)
         for box in self._detector.boxes(portrait.image):
@@ -118,7 +116,7 @@ class SourceFinder:
         if landmarks.dense is not None and len(landmarks.dense) == 203:
             return landmarks.dense, Origin.GIVEN
         if self._network is None:
-            notes.append(str(self._no_network))
+            notes.append(self._tell(self._no_network))
             return landmarks.points, Origin.LANDMARKS
         try:
             refined = self._network(portrait.image, points)
@@ -129,16 +127,23 @@ class SourceFinder:
         notes.append("the 203-point network gave no numbers")
         return landmarks.points, Origin.LANDMARKS
 
+    def _tell(self, problem: str) -> str:
+        """Log what would give better points, the first time that it is missed."""
+        if problem not in self._told:
+            self._told.add(problem)
+            log.warning("landmarks_less_exact", problem=problem)
+        return problem
+
     def _opened(
         self, files: Sequence[Path], open_it: Callable[[], _Network]
-    ) -> tuple[_Network | None, str | None]:
-        """A network, or why there is none."""
+    ) -> tuple[_Network | None, str]:
+        """A network, or None and why there is none."""
         missing = [str(file) for file in files if not (self._weights_dir / file).is_file()]
         if missing:
-            names = " and ".join(missing)
-            return None, f"{self._weights_dir}: {names} missing; get them with `{HOW_TO_GET}`"
+            names = ", no ".join(missing)
+            return None, f"{self._weights_dir}: no {names}; `{HOW_TO_GET}` fetches what is missing"
         try:
-            return open_it(), None
+            return open_it(), ""
         except ConfigError as error:
             return None, str(error)
 
