@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import platform
 import resource
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,7 +132,13 @@ def run_daemon(settings: Settings, config_file: Path) -> int:
     with logging_to(settings.log):
         daemon = Daemon(settings, config_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(daemon.run())
+            status = runner.run(daemon.run())
+    if daemon.still_rendering:
+        # The interpreter would end that thread in the middle of torch's own code, which aborts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 class Daemon:
@@ -139,6 +147,9 @@ class Daemon:
     Args:
         settings: checked.
         config_file: where they come from; emotions and characters lie beside it.
+
+    Attributes:
+        still_rendering: it has stopped, but a thread is still in the middle of a frame.
 
     Raises:
         ConfigError: the emotion table or a character file is wrong.
@@ -160,6 +171,7 @@ class Daemon:
         self._not_ready: str | None = "starting"
         self._stages: StageSet | None = None
         self._host: RenderHost | None = None
+        self.still_rendering = False
         self._reloading: asyncio.Task[None] | None = None
 
     # --- what adapters call ---------------------------------------------------------------
@@ -287,7 +299,7 @@ class Daemon:
             on_device_lost=self._device_lost,
             clock=self._clock.now,
         )
-        at_the_end("renderer", lambda: host.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
+        at_the_end("renderer", partial(self._close_renderers, host), 2 * RENDER_STOP_S)
         cache = FrameCache(settings.cache.max_bytes, self._metrics)
         encoder = FormatEncoder(cache, self._metrics)
         at_the_end("encoder", lambda: encoder.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
@@ -389,6 +401,9 @@ class Daemon:
             f"{address}/v1/events\n\n"
         )
         sys.stdout.flush()
+
+    async def _close_renderers(self, host: RenderHost) -> None:
+        self.still_rendering = not await host.close(RENDER_STOP_S)
 
     def _making_progress(self) -> bool:
         stage = self._main
