@@ -18,7 +18,7 @@ TEXT = README.read_text("utf-8")
 
 def test_the_examples_work(tmp_path: Path) -> None:
     """The curl body, every message of the table and the Python program run against a daemon."""
-    (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     (body,) = re.findall(r"curl -d '(.*?)'", TEXT)
     messages = [
         json.loads(text) for text in re.findall(r'^\| `(\{"type".*?\})`', TEXT, re.MULTILINE)
