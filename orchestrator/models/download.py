@@ -17,6 +17,7 @@ from orchestrator.models.manifest import Fetched, Manifest, read_manifest, write
 from pipeline.errors import AvatarError, ConfigError
 
 MAX_ANSWERS: Final = 3
+LOCK_NAME: Final = ".models.lock"
 
 
 class ConsentNeededError(AvatarError):
@@ -136,9 +137,8 @@ class Download:
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                stack.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = stack.enter_context((self.folder / LOCK_NAME).open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield
             except BlockingIOError as error:
                 problem = "another download is writing to this folder"

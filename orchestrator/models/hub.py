@@ -30,6 +30,7 @@ from pipeline.errors import AvatarError, ConfigError
 PRODUCT: Final = "avatar-orchestrator"
 RESETS: Final = 5
 RESET_WAIT_S: Final = 1.0
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -168,14 +169,14 @@ class Hub:
                 library_version=__version__,
                 retry_on_errors=True,
             )
-        if found.commit_hash is None or found.size is None or found.etag is None:
+        commit = found.commit_hash or ""
+        if not _COMMIT.fullmatch(commit) or not found.size or not found.etag:
             problem = f"{self.address} does not answer as a Hugging Face hub does"
             raise HubError(path, f"{problem}; is HF_ENDPOINT right, or a proxy in between?")
         if not _SHA256.fullmatch(found.etag):
             raise HubError(path, f"{self.address} gives no SHA-256 for it ({found.etag[:80]!r})")
-        self._revision = found.commit_hash
-        cached = self.cached(path)
-        return HubFile(path, found.size, found.etag, found.commit_hash, cached)
+        self._revision = commit
+        return HubFile(path, found.size, found.etag, commit, self.cached(path))
 
     def _download(self, file: HubFile, part: Path) -> None:
         """A reset connection is no reason to stop: http_get takes up all other cuts by itself."""

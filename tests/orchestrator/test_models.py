@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
@@ -16,7 +17,6 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ class Run:
 
     def leftovers(self) -> list[str]:
         """Everything in the folder but whole files and the manifest."""
-        known = {*CONTENT, "models.json"}
+        known = {*CONTENT, "models.json", ".models.lock"}
         found = (p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*"))
         return [name for name in found if name not in known and "." in name]
 
@@ -183,9 +183,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(run: Run, reset: bool) -> N
     run.hub.faults["GET", NET].extend([Fault(cut_after=9_500, reset=reset)] * 2)
     assert run("download") == 0
     assert run.has(NET)
-    first, *others = run.hub.gets(NET)
-    assert first.range is None
-    assert [each.range for each in others] == ["bytes=9000-", "bytes=18000-"]
+    ranges = [each.range for each in run.hub.gets(NET)]
+    assert len(ranges) == 3
+    if not reset:  # a reset may take with it what had come and was not read yet
+        assert ranges == [None, "bytes=9000-", "bytes=18000-"]
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -220,11 +221,11 @@ def test_a_stalled_answer_is_given_up_and_taken_up_again(
     """A server that goes silent does not hold the download for ever."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     run.hub.faults["GET", NET].append(Fault(stall_after=9_500))
     assert run("download") == 0
     assert run.has(NET)
-    assert [each.range for each in run.hub.gets(NET)] == [None, "bytes=9000-"]
+    assert "bytes=9000-" in [each.range for each in run.hub.gets(NET)]
 
 
 @pytest.mark.parametrize(
@@ -302,11 +303,18 @@ def test_a_part_that_the_server_cannot_go_on_from_is_given_up(run: Run) -> None:
     assert run.hub.gets(NET)[-1].range is None
 
 
-@pytest.mark.parametrize("header", ["X-Repo-Commit", "X-Linked-Etag"])
-def test_something_that_is_no_hub_is_recognised(run: Run, header: str) -> None:
-    """A page without the hub's headers is not taken for a file."""
-    missing = {"X-Linked-Etag": "", "ETag": "", header: ""}
-    run.hub.faults["HEAD", NET].append(Fault(headers=missing))
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Repo-Commit": ""},
+        {"X-Repo-Commit": "../../main"},
+        {"X-Linked-Etag": "", "ETag": ""},
+        {"X-Linked-Size": "0"},
+    ],
+)
+def test_something_that_is_no_hub_is_recognised(run: Run, headers: dict[str, str]) -> None:
+    """A page without the hub's headers, or with other values, is not taken for a file."""
+    run.hub.faults["HEAD", NET].append(Fault(headers=headers))
     with pytest.raises(HubError, match="HF_ENDPOINT"):
         run("download")
 
@@ -453,20 +461,27 @@ def test_a_folder_that_cannot_be_made_is_named(run: Run) -> None:
 
 
 def test_two_downloads_do_not_share_a_folder(run: Run) -> None:
-    """The second one is told, and the first one finishes."""
-    run.hub.faults["GET", NET].append(Fault(stall_after=500))
-    statuses: list[int] = []
-    first = threading.Thread(target=lambda: statuses.append(run("download")))
-    first.start()
-    try:
-        assert run.hub.stalled.wait(10)
+    """The second one is told while the first one runs, and nothing of the first is touched."""
+    assert run("download", only="nets") == 0
+    with (run.folder / ".models.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another download"):
             run("download")
-    finally:
-        run.hub.release.set()
-        first.join()
-    assert statuses == [0]
     assert run.has(NET)
+    assert run("download") == 0
+
+
+def test_without_huggingface_hub_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What needs no hub works all the same."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    folder = str(tmp_path / "weights")
+    assert main(["models", "download", "--yes", "--to", folder]) == ExitStatus.CONFIG
+    assert "avatar-orchestrator[models]" in capsys.readouterr().err
+    assert main(["models", "list", folder]) == 0
+    assert main(["models", "check", folder]) == ExitStatus.CONFIG
+    assert not Path(folder).exists()
 
 
 @given(content=st.binary(max_size=200) | st.just(b'{"format": 1, "files": {"a": {}}}'))
@@ -587,7 +602,11 @@ def test_ctrl_c_and_the_run_after_it(public: FakeHub, tmp_path: Path) -> None:
     shell = Shell(public, tmp_path)
     shell.type("yes\n")
     assert public.stalled.wait(30)
-    time.sleep(0.3)  # until the client has read what was sent before the stall
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:  # until what was sent before the stall has been kept
+        if any(part.stat().st_size for part in shell.folder.rglob("*.part")):
+            break
+        time.sleep(0.02)
     shell.interrupt()
     assert shell.finish() == 130
     assert "goes on from there" in shell.text
