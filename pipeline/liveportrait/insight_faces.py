@@ -114,24 +114,27 @@ class InsightFaceDetector:
         height, width = image.shape[:2]
         if min(height, width) * DETECTOR_PX < max(height, width):
             return []  # nothing is left of the shorter side where the longer one is 512
-        found, _ = self._boxes.detect(_bgr(image), input_size=(DETECTOR_PX, DETECTOR_PX))
+        with np.errstate(invalid="ignore", over="ignore"):  # a network may overflow
+            found, _ = self._boxes.detect(_bgr(image), input_size=(DETECTOR_PX, DETECTOR_PX))
         boxes = [FaceBox(*map(float, row)) for row in found if np.isfinite(row).all()]
         return sorted(
             (box for box in boxes if box.right > box.left and box.bottom > box.top),
             key=lambda box: -box.area,
         )
 
-    def points(self, image: Image, box: FaceBox) -> Float32Array:
-        """(106, 2) float32 pixels of the face in a box; not a number where the network fails."""
+    def points(self, image: Image, box: FaceBox) -> Float32Array | None:
+        """(106, 2) float32 pixels of what is in a box; None where they are no face."""
         face = _BoxOnly(np.array([box.left, box.top, box.right, box.bottom], np.float32))
-        return np.asarray(self._points.get(_bgr(image), face), np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # a network may overflow
+            dense = np.asarray(self._points.get(_bgr(image), face), np.float32)
+        return dense if np.isfinite(dense).all() and _is_face(ibug_from_dense(dense)[0]) else None
 
     def find(self, image: Image, name: str) -> FoundFace:
         """See `FaceDetector.find`; the landmarks keep the 106 points."""
         boxes = self.boxes(image)
         for box in boxes[:_MOST_TRIED]:
             dense = self.points(image, box)
-            if np.isfinite(dense).all() and (landmarks := _landmarks(image, dense)):
+            if dense is not None and (landmarks := _landmarks(image, dense)):
                 return FoundFace(landmarks, tuple(_warnings(boxes, box, landmarks)))
         raise PortraitError(name, f"no face found; {WHAT_HELPS}", no_face=True)
 
@@ -189,16 +192,21 @@ def _bgr(image: Image) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def _landmarks(image: Image, dense: Float32Array) -> FaceLandmarks | None:
-    """Landmarks of 106 points; None where these cannot be a face that is shown."""
-    points, complete = ibug_from_dense(dense)
-    height, width = image.shape[:2]
-    points = np.clip(points, 0, (width - 1, height - 1)).astype(np.float32)
+def _is_face(points: Float32Array) -> bool:
     try:
         check_geometry(points, "")
     except PortraitError:
-        return None
-    if float(np.hypot(*np.diff(eye_centres(points), axis=0)[0])) < LEAST_EYE_DISTANCE_PX:
+        return False
+    return True
+
+
+def _landmarks(image: Image, dense: Float32Array) -> FaceLandmarks | None:
+    """Landmarks of a face's 106 points; None where too little of it is in the picture."""
+    points, complete = ibug_from_dense(dense)
+    height, width = image.shape[:2]
+    points = np.clip(points, 0, (width - 1, height - 1)).astype(np.float32)
+    eyes_apart = float(np.hypot(*np.diff(eye_centres(points), axis=0)[0]))
+    if eyes_apart < LEAST_EYE_DISTANCE_PX or not _is_face(points):
         return None
     source = "insightface" if complete else "anchors"
     return FaceLandmarks(points, estimate_irises(image, points), source, dense)

@@ -104,7 +104,7 @@ class SourceFinder:
         for box in self._detector.boxes(portrait.image):
             if box.holds(float(x), float(y)):
                 points = self._detector.points(portrait.image, box)
-                if np.isfinite(points).all():
+                if points is not None:
                     return points, Origin.DETECTED
         notes.append("InsightFace sees no face where the portrait's landmarks are")
         return landmarks.points, Origin.LANDMARKS

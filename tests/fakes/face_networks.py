@@ -28,6 +28,7 @@ def write_detector(
     weights_dir: Path,
     faces: Sequence[tuple[tuple[float, float, float, float], float]] = (),
     *,
+    at: tuple[float, float] | None = None,
     red: bool = False,
     **changes: Any,
 ) -> Path:
@@ -35,13 +36,14 @@ def write_detector(
 
     Args:
         faces: (left, top, right, bottom) in pixels of the 512 x 512 canvas, and the score.
+        at: the place that sees them; their middle if not given.
         red: every cell of 32 x 32 pixels scores by how much redder than blue it is, and is the
             middle of a box of 64 x 96.
         changes: what differs from the released network's form; see `_write`.
     """
     outputs = _nothing_seen()
     for box, score in faces:
-        _see(outputs, box, score)
+        _see(outputs, box, score, at or ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
     nodes, computed = [], {}
     if red:
         outputs[DETECTOR_OUTPUTS[5]][:] = (1.0, 1.5, 1.0, 1.5)
@@ -101,10 +103,12 @@ def _nothing_seen() -> dict[str, Array]:
     return {n: np.zeros(s, np.float32) for n, s in zip(DETECTOR_OUTPUTS, shapes, strict=True)}
 
 
-def _see(outputs: Mapping[str, Array], box: Sequence[float], score: float) -> None:
-    """Both anchors of the middle's cell, as a detector would: the second a little less sure."""
+def _see(
+    outputs: Mapping[str, Array], box: Sequence[float], score: float, at: tuple[float, float]
+) -> None:
+    """Both anchors of a place's cell, as a detector would: the second a little less sure."""
     left, top, right, bottom = box
-    column, row = int((left + right) / 64), int((top + bottom) / 64)
+    column, row = int(at[0] / 32), int(at[1] / 32)
     for anchor in (0, 1):
         index = 2 * (row * 16 + column) + anchor
         x, y = 32 * column, 32 * row

@@ -90,18 +90,21 @@ def test_the_picture_goes_in_as_specified(tmp_path: Path) -> None:
 def test_the_landmark_crop_is_as_specified(tmp_path: Path) -> None:
     """Raw levels in RGB, a box and a half wide, black outside the picture."""
     write_detector(tmp_path, [(FACE, 0.9)])
-    write_landmarks_106(tmp_path, np.full((106, 2), 0.5), tints=True)
+    places = as_106(astronaut_points())
+    write_landmarks_106(tmp_path, in_crop(places, FACE), tints=True)
     image = np.zeros((512, 512, 3), np.uint8)
     image[..., 0], image[..., 2] = 200, 100
     detector = InsightFaceDetector(tmp_path)
     (box,) = detector.boxes(image)
 
-    inside = detector.points(image, box)[0]
-    np.testing.assert_allclose(inside, (230 + 240 * 0.02, 130 + 240 * 0.01), atol=0.05)
+    inside = detector.points(image, box)
+    assert inside is not None
+    np.testing.assert_allclose(inside - places, [(240 * 0.02, 240 * 0.01)] * 106, atol=0.05)
 
     image = image[:130]  # only the upper half of the crop shows the picture
-    outside = detector.points(image, box)[0]
-    np.testing.assert_allclose(outside, (230 + 240 * 0.01, 130 + 240 * 0.005), atol=0.1)
+    outside = detector.points(image, box)
+    assert outside is not None
+    np.testing.assert_allclose(outside - places, [(240 * 0.01, 240 * 0.005)] * 106, atol=0.1)
 
 
 def test_faces_come_largest_first_each_once_and_doubtful_ones_too(tmp_path: Path) -> None:
@@ -164,9 +167,13 @@ def test_pictures_without_room_for_a_face_have_none(weights: Path, shape: Any) -
     assert caught.value.no_face
 
 
-def test_numbers_that_are_not_finite_are_no_face(weights: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+def test_numbers_that_are_not_finite_are_no_face(weights: Path, value: float) -> None:
     """A network that overflows finds nothing, and nothing breaks."""
-    write_landmarks_106(weights, np.full((106, 2), np.nan))
+    write_landmarks_106(weights, np.full((106, 2), value))
+    with pytest.raises(PortraitError, match="no face found"):
+        InsightFaceDetector(weights).find(astronaut(), "x")
+    write_detector(weights, [((value, 50, 290, 210), 0.9)], at=(230, 130))
     with pytest.raises(PortraitError, match="no face found"):
         InsightFaceDetector(weights).find(astronaut(), "x")
 

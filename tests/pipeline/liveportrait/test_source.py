@@ -219,9 +219,12 @@ def test_points_that_frame_nothing_are_an_error_of_the_portrait(
     assert caught.value.no_face
 
 
-def test_points_that_are_not_finite_are_not_used(portrait: Portrait, tmp_path: Path) -> None:
-    """Networks that overflow leave the portrait's own landmarks."""
-    see(tmp_path, np.full((106, 2), np.nan))
+@pytest.mark.parametrize("points", [np.nan, np.inf, (230.0, 130.0)])
+def test_points_that_are_no_face_are_not_used(
+    portrait: Portrait, tmp_path: Path, points: Any
+) -> None:
+    """Networks that overflow or see nothing leave the portrait's own landmarks."""
+    see(tmp_path, np.full((106, 2), points))
     write_landmarks_203(tmp_path, np.full((203, 2), np.inf))
     source = SourceFinder(tmp_path).find(portrait)
     assert (source.points_from, source.ratio_points_from) == (Origin.LANDMARKS, Origin.LANDMARKS)
