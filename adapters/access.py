@@ -51,6 +51,7 @@ class HttpLimits:
             without an answer, and it is gone.
         goodbye_s: time for a client to answer a close before its connection is cut.
         request_s: time for the body of a request to arrive.
+        upload_s: the same for one with a picture.
     """
 
     message_bytes: int = 65_536
@@ -61,6 +62,7 @@ class HttpLimits:
     heartbeat_s: float = 20.0
     goodbye_s: float = 5.0
     request_s: float = 15.0
+    upload_s: float = 60.0
 
 
 class TokenBucket:
@@ -281,7 +283,7 @@ def _preflight_answer(request: web.Request) -> web.Response:
     return web.Response(
         status=204,
         headers={
-            hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST",
+            hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, DELETE",
             hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type",
             hdrs.ACCESS_CONTROL_MAX_AGE: str(_PREFLIGHT_LASTS_S),
         },

@@ -35,6 +35,7 @@ _STATUS: Final[Mapping[str, int]] = {
 # Codes that no message is answered with.
 _STATUS_OF_REQUESTS: Final[Mapping[str, int]] = {
     ErrorCode.INVALID_IMAGE: 400,
+    ErrorCode.UNKNOWN_EXPRESSION: 400,
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.CONFLICT: 409,
     ErrorCode.NO_FACE: 422,

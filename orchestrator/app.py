@@ -14,13 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adapters.access import AccessPolicy, HttpLimits
+from adapters.characters_api import CharactersEndpoint
 from adapters.events_client import Address, EventPublishers
 from adapters.events_ws import EventsEndpoint
 from adapters.frames_ws import FramesEndpoint
@@ -29,10 +30,15 @@ from adapters.listening import serve
 from adapters.media_bridge import MediaBridgeSink
 from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import MjpegEndpoint
+from adapters.portrait_fetch import PortraitFetcher, Reach
+from adapters.render_api import RenderEndpoint
+from adapters.stages_api import StagesEndpoint
 from adapters.systemd import SystemdNotifier
 from adapters.viewer import Audience
 from adapters.vmc import VmcInput, check_host
 from orchestrator import __version__
+from orchestrator.cast import Cast
+from orchestrator.character_store import CharacterStore
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
 from orchestrator.expression.emotions import EmotionTable
@@ -47,23 +53,28 @@ from orchestrator.lifecycle import (
 )
 from orchestrator.logs import logging_to
 from orchestrator.motion import read_motion
+from orchestrator.pictures import Pictures
 from orchestrator.renderers import choose_renderers
-from orchestrator.settings import Settings, default_config_dir, state_dir
+from orchestrator.settings import Settings, StageOverrides, default_config_dir, state_dir
 from orchestrator.stage import Stage
 from orchestrator.stages import StageKit, StageSet
 from orchestrator.state_file import StateFile, StateSaver
-from pipeline.bodies import CharacterBody, CharactersBody, HealthBody
+from orchestrator.uploads import Uploads
+from pipeline.bodies import CharactersBody, HealthBody, StageBody, StagesBody
 from pipeline.errors import (
     ConfigError,
     ErrorCode,
     InvalidEventError,
 )
 from pipeline.frame_cache import FrameCache
+from pipeline.orders import StageOrder
 from pipeline.picture import FormatEncoder
 from pipeline.ports import Metric
 from pipeline.render_host import RenderHost
 
 log = structlog.get_logger()
+
+_Part = TypeVar("_Part")
 
 SERVER_NAME: Final = f"avatar-orchestrator/{__version__}"
 # A frame or a deliberate rest at least this often, or the watchdog is not fed.
@@ -98,6 +109,28 @@ def characters_dir(settings: Settings, config_file: Path) -> Path:
 def _beside(config_file: Path, name: str) -> Path:
     beside = config_file.parent / name
     return beside if beside.exists() else default_config_dir() / name
+
+
+def everybody(
+    settings: Settings, config_file: Path, emotions: EmotionTable, store: CharacterStore
+) -> CharacterBook:
+    """The characters of the configuration, and those that were added at run time.
+
+    Raises:
+        ConfigError: a file of the configuration is wrong, or there is no character at all.
+    """
+    book = CharacterBook.load(characters_dir(settings, config_file), emotions.labels)
+    added = store.load(emotions.labels)
+    for name in book.names:
+        if name in added:
+            log.warning("uploaded_character_hidden", character=name)
+    return book.with_all(added)
+
+
+def character_store(settings: Settings) -> CharacterStore:
+    """Where characters are kept that are added at run time."""
+    folder = state_dir(settings) / "characters"
+    return CharacterStore(folder, settings.characters.max_uploaded_bytes)
 
 
 def access_policy(settings: Settings) -> AccessPolicy:
@@ -161,6 +194,8 @@ class Daemon:
         self._clock = SystemClock()
         self._metrics = PrometheusMetrics()
         self._notifier = SystemdNotifier()
+        self._store = character_store(settings)
+        self._store.clean_up()
         self._emotions, self._characters = self._tables()
         self._sources, self._why = choose_renderers(settings)
         self._gpu = gpu_name()
@@ -170,6 +205,8 @@ class Daemon:
         self._status = ExitStatus.OK
         self._not_ready: str | None = "starting"
         self._stages: StageSet | None = None
+        self._cast: Cast | None = None
+        self._pictures: Pictures | None = None
         self._host: RenderHost | None = None
         self.still_rendering = False
         self._reloading: asyncio.Task[None] | None = None
@@ -211,15 +248,36 @@ class Daemon:
     def characters(self) -> CharactersBody:
         """The body of GET /v1/characters."""
         on_stage = self._main.character_name if self._main is not None else None
-        listed: list[CharacterBody] = [
-            {"name": each.name, "title": each.title, "licence": each.licence}
-            for each in self._characters
-        ]
+        listed = self._cast.bodies() if self._cast is not None else []
         return {"characters": listed, "current": on_stage}
 
     def expressions(self) -> Sequence[str]:
         """Canonical labels, `neutral` first."""
         return self._emotions.labels
+
+    def stages(self) -> StagesBody:
+        """The body of GET /v1/stages."""
+        open_stages = _there(self._stages)
+        bodies = [open_stages.body(stage.name) for stage in open_stages]
+        return {"stages": bodies, "limit": self._settings.limits.stages}
+
+    async def create_stage(self, order: StageOrder) -> StageBody:
+        """Open a stage at run time; see `StageSet.create`."""
+        overrides = StageOverrides(
+            character=order.character,
+            fps=order.fps,
+            width=order.width,
+            height=order.height,
+            jpeg_quality=order.jpeg_quality,
+            idle_seed=order.idle_seed,
+        )
+        open_stages = _there(self._stages)
+        await open_stages.create(order.name, overrides)
+        return open_stages.body(order.name)
+
+    async def remove_stage(self, name: str) -> None:
+        """Close a stage that was made at run time; see `StageSet.remove`."""
+        await _there(self._stages).remove(name)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -246,7 +304,7 @@ class Daemon:
     async def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            emotions, characters = await asyncio.to_thread(self._tables)
+            emotions, characters = await _there(self._cast).reread(self._tables)
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
         else:
@@ -269,12 +327,26 @@ class Daemon:
             message_bytes=settings.limits.message_bytes,
             messages_per_s=settings.limits.messages_per_s,
             producers=settings.limits.producers,
+            upload_bytes=settings.limits.upload_bytes,
         )
         audience = Audience(
             self._metrics, limit=settings.limits.viewers, stall_s=settings.stage.viewer_stall_s
         )
         events = EventsEndpoint(self, metrics=self._metrics, limits=limits)
-        endpoints = (events, FramesEndpoint(self, audience), MjpegEndpoint(self, audience))
+        fetcher = PortraitFetcher(
+            Reach(settings.characters.fetch),
+            max_bytes=settings.limits.upload_bytes,
+            total_s=settings.characters.fetch_s,
+        )
+        resources.push_async_callback(fetcher.close)
+        endpoints = (
+            events,
+            FramesEndpoint(self, audience),
+            MjpegEndpoint(self, audience),
+            RenderEndpoint(lambda: _there(self._pictures), limits),
+            CharactersEndpoint(lambda: _there(self._cast), fetcher, limits),
+            StagesEndpoint(lambda: self, limits),
+        )
         server = await serve(
             build_application(
                 self,
@@ -316,6 +388,19 @@ class Daemon:
         )
         self._stages = stages = StageSet(settings, kit, self._emotions, self._characters)
         resources.callback(stages.let_go)
+        uploads = Uploads(settings.limits.upload_bytes, settings.limits.upload_pixels)
+        at_the_end("uploads", lambda: uploads.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
+        self._pictures = Pictures(stages.get, host=host, encoder=encoder, uploads=uploads)
+        self._cast = Cast(
+            settings,
+            store=self._store,
+            emotions=self._emotions,
+            book=self._characters,
+            stages=stages,
+            uploads=uploads,
+            encoder=encoder,
+            files=files,
+        )
         memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
         stage = await first_of(stages.open(memory), self._stop)
         if stage is None:
@@ -472,8 +557,18 @@ class Daemon:
     def _tables(self) -> tuple[EmotionTable, CharacterBook]:
         file = emotions_file(self._settings, self._config_file)
         emotions = EmotionTable.load(file, motions=read_motion)
-        folder = characters_dir(self._settings, self._config_file)
-        return emotions, CharacterBook.load(folder, emotions.labels)
+        return emotions, everybody(self._settings, self._config_file, emotions, self._store)
+
+
+def _there(part: _Part | None) -> _Part:
+    """A part of the daemon that is made while it starts.
+
+    Raises:
+        InvalidEventError: `not_ready`: it has not been made yet.
+    """
+    if part is None:
+        raise InvalidEventError(ErrorCode.NOT_READY, "the daemon is starting; try again")
+    return part
 
 
 def _allow_files(wanted: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final
@@ -77,10 +78,18 @@ class Cast:
         """Everybody."""
         return self._book
 
-    def replace(self, emotions: EmotionTable, book: CharacterBook) -> None:
-        """Use what has been read anew."""
-        self._emotions, self._book = emotions, book
-        self._thumbnails.clear()
+    async def reread(
+        self, read: Callable[[], tuple[EmotionTable, CharacterBook]]
+    ) -> tuple[EmotionTable, CharacterBook]:
+        """Use what is read anew; nobody comes or goes meanwhile.
+
+        Args:
+            read: slow; it is called in a thread.
+        """
+        async with self._changing:
+            self._emotions, self._book = await asyncio.to_thread(read)
+            self._thumbnails.clear()
+            return self._emotions, self._book
 
     def bodies(self) -> list[CharacterBody]:
         """What GET /v1/characters lists."""
@@ -125,12 +134,11 @@ class Cast:
         log.info("character_added", character=order.name, warnings=list(loaded.warnings))
         return {**self._body(character), "warnings": list(loaded.warnings)}
 
-    async def remove(self, name: str) -> CharacterBody:
+    async def remove(self, name: str) -> None:
         """Remove a character that was added; see `orders.CharacterKeeper`."""
         async with self._changing:
             character = self._book.get(name)
             self._check_dispensable(character)
-            body = self._body(character)
             # Before it is gone from the disk, so that nobody puts it on stage meanwhile.
             self._take(self._book.without(name))
             try:
@@ -141,7 +149,6 @@ class Cast:
                 raise
         self._thumbnails.pop(name, None)
         log.info("character_removed", character=name)
-        return body
 
     def _check_gain(self, label: str) -> None:
         if label not in self._emotions.labels:

@@ -51,13 +51,17 @@ class CharacterStore:
         self._folder = folder
         self._max_bytes = max_bytes
 
+    def clean_up(self) -> None:
+        """Remove what a crash has left behind; before anything else is done here."""
+        for folder in (*self._leftovers(_UNFINISHED), *self._leftovers(_LEAVING)):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def load(self, emotions: tuple[str, ...]) -> dict[str, Character]:
         """Every character that can be used; the others are logged and left alone.
 
         Args:
             emotions: labels that `gains` may name.
         """
-        self._clean_up()
         characters = {}
         for path in sorted(self._folder.glob(f"*/{CHARACTER_FILE}")):
             try:
@@ -137,10 +141,6 @@ class CharacterStore:
                 f"added characters may take {self._max_bytes} bytes "
                 "(characters.max_uploaded_bytes); delete one first",
             )
-
-    def _clean_up(self) -> None:
-        for folder in (*self._leftovers(_UNFINISHED), *self._leftovers(_LEAVING)):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _leftovers(self, prefix: str) -> Iterator[Path]:
         return self._folder.glob(f"{prefix}*")

@@ -8,6 +8,7 @@ stage; only `main`, which the daemon cannot do without, is run by the daemon its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -29,6 +30,7 @@ from orchestrator.settings import (
     StageSettings,
 )
 from orchestrator.stage import Stage
+from pipeline.bodies import StageBody
 from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError, PortraitError
 from pipeline.fallback import FallbackLadder
 from pipeline.frame_cache import FrameCache
@@ -38,6 +40,7 @@ from pipeline.render_host import RenderHost
 
 log = structlog.get_logger()
 
+FIRST_FRAME_S: Final = 2.0
 RESTART_S: Final = 1.0
 """Between two starts of a stage whose loop has broken."""
 
@@ -164,6 +167,25 @@ class StageSet:
         """The stages on which that character is, or is about to be."""
         return tuple(each.name for each in self if character in each.characters_in_use)
 
+    def body(self, name: str) -> StageBody:
+        """What GET /v1/stages says of a stage.
+
+        Raises:
+            InvalidEventError: as `get`.
+        """
+        stage = self.get(name)
+        width, height = stage.size_px
+        return {
+            "name": stage.name,
+            "character": stage.character_name,
+            "fps": stage.fps,
+            "width": width,
+            "height": height,
+            "viewers": stage.viewers,
+            "degraded": stage.degraded,
+            "made": self._open[stage.name].made is not None,
+        }
+
     # --- opening and closing --------------------------------------------------------------
 
     async def open(self, memory: Mapping[str, Any]) -> Stage:
@@ -216,6 +238,9 @@ class StageSet:
         self._open[name] = made
         self._start(made)
         self.hooks.changed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_FRAME_S):
+                await made.stage.first_frame.wait()
         log.info("stage_created", stage=name, character=character.name)
         return made.stage
 

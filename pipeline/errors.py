@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     INVALID_IMAGE = "invalid_image"
+    UNKNOWN_EXPRESSION = "unknown_expression"
     NO_FACE = "no_face"
     FETCH_FAILED = "fetch_failed"
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.bodies import AddedCharacterBody, CharacterBody, StageBody, StagesBody
+from pipeline.bodies import AddedCharacterBody, StageBody, StagesBody
 from pipeline.types import ImageFormat
 
 
@@ -118,8 +118,8 @@ class CharacterKeeper(Protocol):
         """
         ...
 
-    async def remove(self, name: str) -> CharacterBody:
-        """Remove a character that was added; returns what it was.
+    async def remove(self, name: str) -> None:
+        """Remove a character that was added.
 
         Raises:
             InvalidEventError: there is none, it was not added at run time, or it is on a stage.

@@ -1,0 +1,221 @@
+"""Bodies of requests from people and tools nobody vouches for: forms with files, and JSON.
+
+Everything is counted while it arrives: bytes of files, bytes of text, fields, and time. So a body
+never takes more memory than it may, whatever it claims about itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl
+
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from adapters.access import HttpLimits
+from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
+
+MULTIPART: Final = "multipart/form-data"
+URLENCODED: Final = "application/x-www-form-urlencoded"
+
+_MAX_FIELDS: Final = 64
+_MAX_TEXT_BYTES: Final = 65_536  # all text fields together
+_HEADERS_BYTES: Final = 65_536  # of all parts, boundaries included
+
+
+@dataclass(slots=True)
+class Form:
+    """A form that has arrived.
+
+    Attributes:
+        texts: name of a field to its values, in order.
+        files: name of a field to the file in it.
+    """
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def text(self, name: str) -> str | None:
+        """The value of a field; None if it is not there or empty.
+
+        Raises:
+            InvalidEventError: it is there more than once.
+        """
+        values = self.texts.get(name, [])
+        if len(values) > 1:
+            raise bad_field(name, f"{name} is there {len(values)} times; once is right")
+        return values[0].strip() or None if values else None
+
+    def file(self, *names: str) -> bytes | None:
+        """The file in the first of these fields that has one; None if all are empty."""
+        return next((self.files[name] for name in names if self.files.get(name)), None)
+
+
+def bad_field(name: str | None, problem: str) -> InvalidEventError:
+    """The refusal of a field."""
+    return InvalidEventError(ErrorCode.INVALID_MESSAGE, problem, field=name)
+
+
+def too_large(limit: int) -> InvalidEventError:
+    """The refusal of a file beyond the limit."""
+    problem = f"a file of more than {limit / 2**20:.3g} MiB"
+    return InvalidEventError(ErrorCode.TOO_LARGE, problem)
+
+
+class BusyError(AvatarError):
+    """As many requests of this kind as are allowed are under way."""
+
+    retryable = True
+
+
+class Gate:
+    """Lets a few requests at a time through, holds some back, and refuses the others.
+
+    Args:
+        at_once: how many are let through.
+        waiting: how many are held back; their bodies are not read meanwhile.
+    """
+
+    def __init__(self, at_once: int = 4, waiting: int = 32) -> None:
+        self._through = asyncio.Semaphore(at_once)
+        self._places = at_once + waiting
+        self._taken = 0
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it until the block ends.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        if self._taken >= self._places:
+            raise BusyError("too many requests with pictures are under way; try again")
+        self._taken += 1
+        try:
+            async with self._through:
+                yield
+        finally:
+            self._taken -= 1
+
+
+async def read_form(request: web.Request, limits: HttpLimits) -> Form:
+    """Read a form: `multipart/form-data`, or urlencoded where there is no file.
+
+    Raises:
+        InvalidEventError: too large, malformed, or neither of the two.
+        HTTPRequestTimeout: it took too long to arrive.
+    """
+    kind = request.content_type
+    if kind == URLENCODED:
+        return _parsed(await read_body(request, limits, _MAX_TEXT_BYTES))
+    if kind != MULTIPART:
+        raise web.HTTPUnsupportedMediaType(
+            text=f"expected a form as {MULTIPART} or {URLENCODED}, not {kind[:80]!a}"
+        )
+    if (request.content_length or 0) > limits.upload_bytes + _MAX_TEXT_BYTES + _HEADERS_BYTES:
+        raise too_large(limits.upload_bytes)
+    async with _arriving(limits):
+        try:
+            return await _Reader(limits.upload_bytes).read(await request.multipart())
+        except (ValueError, AssertionError, UnicodeError) as error:
+            raise bad_field(None, f"the form is malformed: {error}"[:200]) from error
+
+
+async def read_body(request: web.Request, limits: HttpLimits, max_bytes: int) -> bytes:
+    """Read a body as it is.
+
+    Raises:
+        InvalidEventError: it is longer than `max_bytes`.
+        HTTPRequestTimeout: it took too long to arrive.
+    """
+    refusal = InvalidEventError(ErrorCode.TOO_LARGE, f"the body has at most {max_bytes} bytes")
+    if (request.content_length or 0) > max_bytes:
+        raise refusal
+    body = bytearray()
+    async with _arriving(limits):
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > max_bytes:
+                raise refusal
+    return bytes(body)
+
+
+@asynccontextmanager
+async def _arriving(limits: HttpLimits) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(limits.upload_s):
+            yield
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body took too long to arrive") from None
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise web.HTTPBadRequest(text="the body did not arrive whole") from error
+
+
+def _parsed(body: bytes) -> Form:
+    try:
+        pairs = parse_qsl(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
+        )
+    except ValueError as error:
+        raise bad_field(None, "the form is malformed, or has too many fields") from error
+    form = Form()
+    for name, value in pairs:
+        form.texts.setdefault(name, []).append(value)
+    return form
+
+
+class _Reader:
+    """Reads the parts of one form, and counts."""
+
+    def __init__(self, max_file_bytes: int) -> None:
+        self._max_file_bytes = max_file_bytes
+        self._file_bytes = 0
+        self._text_bytes = 0
+
+    async def read(self, reader: MultipartReader) -> Form:
+        form = Form()
+        for _ in range(_MAX_FIELDS):
+            part = await reader.next()
+            if part is None:
+                return form
+            await self._take(part, form)
+        raise bad_field(None, f"a form has at most {_MAX_FIELDS - 1} fields")
+
+    async def _take(self, part: object, form: Form) -> None:
+        if not isinstance(part, BodyPartReader) or not part.name:
+            raise bad_field(None, "every part of the form needs a name, and none has parts itself")
+        if hdrs.CONTENT_TRANSFER_ENCODING in part.headers or hdrs.CONTENT_ENCODING in part.headers:
+            raise bad_field(part.name, f"{part.name}: send it as it is, without an encoding")
+        if part.filename is None:
+            text = await self._text(part, part.name)
+            form.texts.setdefault(part.name, []).append(text)
+        elif part.name in form.files:
+            raise bad_field(part.name, f"{part.name} has one file, not several")
+        else:
+            form.files[part.name] = await self._file(part)
+
+    async def _text(self, part: BodyPartReader, name: str) -> str:
+        data = bytearray()
+        while chunk := await part.read_chunk():
+            data += chunk
+            self._text_bytes += len(chunk)
+            if self._text_bytes > _MAX_TEXT_BYTES:
+                problem = f"the text of a form has at most {_MAX_TEXT_BYTES} bytes"
+                raise InvalidEventError(ErrorCode.TOO_LARGE, problem, field=name)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise bad_field(name, f"{name}: expected text in UTF-8") from None
+
+    async def _file(self, part: BodyPartReader) -> bytes:
+        data = bytearray()
+        while chunk := await part.read_chunk(65_536):
+            data += chunk
+            self._file_bytes += len(chunk)
+            if self._file_bytes > self._max_file_bytes:
+                raise too_large(self._max_file_bytes)
+        return bytes(data)
