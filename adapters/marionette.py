@@ -17,6 +17,7 @@ rotation, as VRM 0 models and VRM 1's control rig have it.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,6 +34,8 @@ _LEAST_NORM: Final = 0.1  # of a quaternion; rotations have 1
 _SHOWN_CHARACTERS: Final = 120
 
 _Quaternion = tuple[float, float, float, float]  # x, y, z, w
+# Performers send all the fifty bones of a body: reading them would take longer than the face does.
+_TURNED: Final = re.compile(rb"\0(?:neck|head)\0", re.IGNORECASE)
 _UPRIGHT: Final[_Quaternion] = (0.0, 0.0, 0.0, 1.0)
 
 
@@ -105,7 +108,7 @@ class Marionette:
                 return lambda now_s: self._set(name, value, now_s)
             case b"/VMC/Ext/Blend/Apply":
                 return self._apply
-            case b"/VMC/Ext/Bone/Pos":
+            case b"/VMC/Ext/Bone/Pos" if _TURNED.search(message):
                 arguments = osc.arguments(message)
                 bone = _name(arguments)
                 if bone in ("neck", "head"):

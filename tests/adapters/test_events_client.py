@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -414,6 +416,28 @@ async def test_a_stage_that_fails_costs_the_message_not_the_connection(
             assert len(publisher.paths) == 1
     assert publisher.answers("error")[0]["error"]["code"] == "internal"
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["message_failed"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_wss_is_listened_to_only_if_the_certificate_is_trusted(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    """Events and receipts pass over TLS; a stranger is not even shown the token."""
+    key, signed = certificate
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(signed))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed, key)
+    with structlog.testing.capture_logs() as lines:
+        async with FakePublisher(context) as secure, listening(Address(secure.url, "s3cret")):
+            if not trusted:
+                await until(lambda: bool(lines))
+                assert "CERTIFICATE_VERIFY_FAILED" in lines[0]["reason"]
+                assert secure.authorizations == []
+                return
+            await until(lambda: bool(secure.connections))
+            await secure.publish(HAPPY)
+            await until(lambda: bool(secure.answers("emotion.accepted")))
 
 
 async def test_the_end_is_said_with_1001(publisher: FakePublisher) -> None:

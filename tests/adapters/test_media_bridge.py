@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -248,20 +246,6 @@ async def test_what_the_receiver_says_is_ignored(bridge: FakeMediaBridge) -> Non
         running.stage.publish(FRAME)
         await until(lambda: bridge.received)
         assert bridge.accepted == 1
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A key, and a certificate for 127.0.0.1 that it has signed itself."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key, signed = folder / "key.pem", folder / "certificate.pem"
-    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]
-    subprocess.run([*command.split(), *where], check=True, capture_output=True)
-    return key, signed
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,9 @@ from websockets.http11 import Request, Response
 class FakePublisher:
     """Listens on one port from `async with` to its end, with breaks in between if told so.
 
+    Args:
+        tls: serve `wss` with this certificate.
+
     Attributes:
         received: every message that arrived, decoded, over all connections.
         paths: path and query of each request.
@@ -28,7 +32,8 @@ class FakePublisher:
         closed_with: code and reason of each close frame that came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.received: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
@@ -43,7 +48,7 @@ class FakePublisher:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}/emotions"
+        return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self._port}/emotions"
 
     async def __aenter__(self) -> Self:
         await self.come_back()
@@ -66,6 +71,7 @@ class FakePublisher:
             process_request=self._greet,
             compression=None,
             ping_interval=None,
+            ssl=self._tls,
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
