@@ -17,8 +17,8 @@ _ABOUT: Final = """\
 Producers send emotion events over `/v1/events` and hear what became of them; viewers get frames
 over `/v1/frames`. Delivery is at-least-once: resend after a reconnect with the same `id`, and it
 happens once. A bad message never closes the connection and never changes the face, except: one
-over the size limit closes it with 1009, and flooding with 1008. The HTTP side, and what a
-MediaBridge gets, are in `/openapi.json` and under the channel `mediaBridge`.
+over the size limit closes it with 1009, and flooding with 1008. The HTTP side is
+in `/openapi.json`; where the daemon dials out itself, under `mediaBridge` and `publishers`.
 """
 _AVF1: Final = """\
 `AVF1` (4 bytes ASCII), the length of the header (uint32, little-endian), the header (UTF-8 JSON,
@@ -60,11 +60,12 @@ class _Document:
 
     def made(self) -> dict[str, Any]:
         """The AsyncAPI Object."""
-        operations = dict(self._producer_operations()) | self._viewer_operations()
+        operations = dict(self._producer_operations()) | self._other_operations()
         channels = {
             "events": self._events(),
             "frames": self._frames(),
             "mediaBridge": self._media_bridge(),
+            "publishers": self._publishers(),
         }
         return {
             "asyncapi": "3.0.0",
@@ -117,15 +118,12 @@ class _Document:
     # --- channels -----------------------------------------------------------------------------
 
     def _events(self) -> dict[str, Any]:
-        kinds = dict.fromkeys(
-            [*REPLIES, HelloBody, *(each for replies in REPLIES.values() for each in replies)]
-        )
         return {
             "address": "/v1/events",
             "title": "Producers",
             "description": "JSON text messages, one object each. The daemon greets with `hello`.",
             "servers": [{"$ref": "#/servers/daemon"}],
-            "messages": _references(self._message(kind) for kind in kinds),
+            "messages": _references(self._message(kind) for kind in (*REPLIES, *_heard())),
             "bindings": {"ws": {"method": "GET", "query": self._query("stage", "token")}},
         }
 
@@ -158,6 +156,20 @@ class _Document:
             ),
             "servers": [{"$ref": "#/servers/mediaBridge"}],
             "messages": _references(("avf1",)),
+        }
+
+    def _publishers(self) -> dict[str, Any]:
+        return {
+            "address": None,
+            "title": "Publishers",
+            "description": (
+                "The daemon dials each address of `events.connect`, reconnects for ever, and takes "
+                "what comes as if a producer had sent it. An object without `type` that has "
+                "`emotion` or `mix` is an emotion; what is no message is passed over. Where "
+                "`events.answers` is on, greeting, receipts and errors go back."
+            ),
+            "servers": [{"$ref": "#/servers/publisher"}],
+            "messages": self._events()["messages"],
         }
 
     def _query(self, *names: str) -> dict[str, Any]:
@@ -194,7 +206,7 @@ class _Document:
                 },
             )
 
-    def _viewer_operations(self) -> dict[str, Any]:
+    def _other_operations(self) -> dict[str, Any]:
         return {
             "show": {
                 "action": "send",
@@ -208,7 +220,25 @@ class _Document:
                 "summary": "Every frame, or those that the MediaBridge keeps up with.",
                 "messages": [_in_channel("mediaBridge", "avf1")],
             },
+            "take_published": {
+                "action": "receive",
+                "channel": {"$ref": "#/channels/publishers"},
+                "summary": "What a producer would say.",
+                "messages": [_in_channel("publishers", self._message(kind)) for kind in REPLIES],
+            },
+            "answer_published": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/publishers"},
+                "summary": "What a producer would hear.",
+                "messages": [_in_channel("publishers", self._message(kind)) for kind in _heard()],
+            },
         }
+
+
+def _heard() -> tuple[Any, ...]:
+    """Everything that a producer may hear, each once."""
+    replies = (each for kinds in REPLIES.values() for each in kinds)
+    return tuple(dict.fromkeys((HelloBody, *replies)))
 
 
 def _references(names: Iterable[str]) -> dict[str, Any]:
@@ -242,6 +272,14 @@ def _servers() -> dict[str, Any]:
             "description": "The party that `media_bridge.url` names; ws or wss.",
             "variables": {
                 "mediaBridge": {"default": "127.0.0.1:8080", "description": "its name and port"}
+            },
+        },
+        "publisher": {
+            "host": "{publisher}",
+            "protocol": "ws",
+            "description": "One of the parties that `events.connect` names; ws or wss.",
+            "variables": {
+                "publisher": {"default": "127.0.0.1:9100", "description": "its name and port"}
             },
         },
     }

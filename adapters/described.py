@@ -85,13 +85,15 @@ class Body:
     """What a request carries.
 
     Attributes:
-        types: any one of them; objects of a form where `content` is one.
+        types: any one of them; the fields of a form where `content` is one.
         content: its content type.
+        also: further content types in which the same may come.
         examples: name to example.
     """
 
     types: tuple[Any, ...]
     content: str = JSON
+    also: tuple[str, ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict)
 
 

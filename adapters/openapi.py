@@ -211,9 +211,13 @@ class _Operation:
 
     def _body(self, body: Body) -> dict[str, Any]:
         media: dict[str, Any] = {"schema": self._schemas.of(*body.types)}
+        if body.content != JSON:
+            fields = self._schemas.resolved(media["schema"])["properties"]
+            fields.update({name: _without_null(each) for name, each in fields.items()})
         if body.examples:
             media["examples"] = {name: {"value": each} for name, each in body.examples.items()}
-        return {"required": True, "content": {body.content: media}}
+        contents = (body.content, *body.also)
+        return {"required": True, "content": dict.fromkeys(contents, media)}
 
     def _responses(self) -> dict[str, Any]:
         """By status; where several have the same one, any of their bodies."""
@@ -254,7 +258,7 @@ class _Operation:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that is left out is not there; it is never null."""
+    """A parameter, or a field of a form, that is left out is not there; it is never null."""
     made = {key: value for key, value in schema.items() if value is not None}
     some = [each for each in made.pop("anyOf", ()) if each != {"type": "null"}]
     if len(some) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from aiohttp import web
 from adapters import event_codec, openapi
 from adapters.access import AccessPolicy
 from adapters.answers import code_of
-from adapters.described import Answer, Refusal, StageQuery, described
+from adapters.described import Answer, Body, Refusal, StageQuery, UploadedFile, described
 from adapters.events_ws import EventsEndpoint
 from adapters.frames_ws import FramesEndpoint
 from adapters.http_api import build_application
@@ -269,6 +270,40 @@ def test_a_start_does_not_pay_for_it() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_form_with_a_file() -> None:
+    """Fields of a form are never null, a file is binary, and the same may come as JSON."""
+
+    @dataclass
+    class PortraitForm:
+        """A form.
+
+        Attributes:
+            portrait: the file.
+            title: what people call it.
+        """
+
+        portrait: UploadedFile
+        title: str | None = None
+
+    @described(
+        Answer(201, "it is there", content=()),
+        body=Body((PortraitForm,), "multipart/form-data", also=("application/json",)),
+    )
+    async def add(request: web.Request) -> web.Response:
+        """Add it."""
+        return web.Response()
+
+    application = web.Application()
+    application.add_routes([web.post("/portraits", add)])
+    made = openapi.document(application.router.routes(), str)
+    content = made["paths"]["/portraits"]["post"]["requestBody"]["content"]
+    assert list(content) == ["multipart/form-data", "application/json"]
+    form = made["components"]["schemas"]["PortraitForm"]
+    assert form["properties"]["title"] == {"type": "string", "description": "what people call it"}
+    assert form["properties"]["portrait"]["format"] == "binary"
+    assert form["required"] == ["portrait"]
 
 
 def test_two_types_of_one_name_are_noticed() -> None:

@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.fakes.daemon import DaemonProcess
 from tests.fakes.descriptions import Contract
+from tests.fakes.waiting import until
 
 PROTOCOL = Path(__file__).parents[1] / "golden" / "protocol"
 LEAVE_OUT = {"/openapi.json", "/asyncapi.json"}  # tested by themselves
@@ -60,9 +61,8 @@ async def test_every_route_of_the_daemon_is_described(
     daemon: DaemonProcess, openapi: Contract
 ) -> None:
     """Whoever adds a route finds here what to write, and where."""
-    async with connect(f"{daemon.ws}/v1/events"), asyncio.timeout(10):
-        while not daemon.logged("producer_connected"):  # what was logged before has come, too
-            await asyncio.sleep(0.02)
+    async with connect(f"{daemon.ws}/v1/events"):  # what was logged before has come by then, too
+        await until(lambda: bool(daemon.logged("producer_connected")))
     missing = [line["what"] for line in daemon.logged("route_not_described")]
     assert not missing, "\n".join(missing)
     assert "/v1/frames" in openapi.document["paths"]
@@ -72,8 +72,9 @@ async def test_every_message_is_as_described(daemon: DaemonProcess, asyncapi: Co
     """All kinds of messages are heard, and none has a field that is not described."""
     described = set(asyncapi.document["channels"]["events"]["messages"])
     received = {
-        operation["messages"][0]["$ref"].rpartition("/")[2]
+        message["$ref"].rpartition("/")[2]
         for operation in asyncapi.document["operations"].values()
+        for message in operation["messages"]
         if operation["action"] == "receive"
     }
     heard: dict[str, dict[str, Any]] = {}
