@@ -14,6 +14,7 @@ from adapters.access import open_to_all
 from adapters.described import Answer, Refusal, described
 
 STUDIO_DIR: Final = Path(__file__).parent / "studio"
+CLIENT_PATH: Final = "/client.js"
 
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -66,7 +67,7 @@ class _StudioFile:
 
 
 class Studio:
-    """The page at `/` and its files below `/studio/`, kept in memory.
+    """The page at `/`, its files below `/studio/` and the client, kept in memory.
 
     No request path ever becomes a file path, so none can lead out of the folder.
     """
@@ -77,15 +78,33 @@ class Studio:
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.suffix in _CONTENT_TYPES
         }
+        # At one address only: it finds the daemon by its own, and imported from two of them a
+        # module is there twice.
+        if "client.js" in self._files:
+            self._files[CLIENT_PATH] = self._files.pop("client.js")
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/", self.page), web.get("/studio/{name:.+}", self.file)]
+        return [
+            web.get("/", self.page),
+            web.get(CLIENT_PATH, self.client),
+            web.get("/studio/{name:.+}", self.file),
+        ]
 
     @open_to_all
     @described(Answer(200, "the page", content=("text/html",)), tag="Pages")
     async def page(self, request: web.Request) -> web.Response:
         """The studio: watch the face and play with it."""
         return self._response(request, "index.html")
+
+    @open_to_all
+    @described(
+        Answer(200, "an ES module", content=("text/javascript",)),
+        Answer(304, "it is the one that `If-None-Match` names", content=()),
+        tag="Pages",
+    )
+    async def client(self, request: web.Request) -> web.Response:
+        """The client for browsers."""
+        return self._response(request, CLIENT_PATH)
 
     @open_to_all
     @described(

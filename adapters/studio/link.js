@@ -1,8 +1,6 @@
 /** Says honestly how the page stands with the daemon, and why where that can be found out. */
 
 const STALE_MS = 3_000;
-const UPGRADE_REQUIRED = 426;
-const NO_REASON = { text: "", final: false };
 const TEXT = {
   live: "Live",
   still: "Connected, no new frames",
@@ -15,7 +13,6 @@ export class LinkStatus {
   #root;
   #parts;
   #state = "connecting";
-  #reason = NO_REASON;
   #wasLive = false;
 
   /**
@@ -26,8 +23,11 @@ export class LinkStatus {
     this.#root = root;
     this.#parts = parts;
     const { producer, viewer } = parts;
-    producer.addEventListener("state", ({ detail }) => this.#producerChanged(detail.unanswered));
-    viewer.addEventListener("state", () => this.#changed(viewer.connection));
+    producer.addEventListener("state", () => this.#producerChanged());
+    viewer.addEventListener("state", () => this.update());
+    for (const { connection } of [producer, viewer]) {
+      connection.addEventListener("reason", () => this.update());
+    }
     this.#find("retry").addEventListener("click", () => this.#retry());
     addEventListener("online", () => this.#retry());
     document.addEventListener("visibilitychange", () => document.hidden || this.#retry());
@@ -44,7 +44,8 @@ export class LinkStatus {
   #judge() {
     const { producer, viewer, statistics } = this.#parts;
     const states = [producer.connection.state, viewer.connection.state];
-    if (states.includes("waiting")) return this.#reason.final ? "refused" : "lost";
+    if (states.includes("refused")) return "refused";
+    if (states.includes("waiting")) return "lost";
     if (states.includes("connecting") || statistics.lastFrameAt === null) {
       return this.#state === "lost" || this.#state === "refused" ? this.#state : "connecting";
     }
@@ -63,9 +64,8 @@ export class LinkStatus {
       log.event("online", this.#wasLive ? "the daemon is back" : "connected, frames are coming");
       say("Connected.");
       this.#wasLive = true;
-      this.#reason = NO_REASON;
     }
-    if (state === "refused") say(this.#reason.text);
+    if (state === "refused") say(this.#reason());
   }
 
   #show() {
@@ -83,13 +83,18 @@ export class LinkStatus {
   }
 
   #headline() {
-    if (this.#reason.text) return this.#reason.text;
+    if (this.#reason()) return this.#reason();
     if (this.#state !== "lost") return "Waiting for the first frame";
     return this.#wasLive ? "The connection is lost" : "There is no connection yet";
   }
 
+  #reason() {
+    const { producer, viewer } = this.#parts;
+    return (producer.connection.reason ?? viewer.connection.reason)?.message ?? "";
+  }
+
   #note() {
-    const waiting = this.#waiting();
+    const waiting = this.#waiting().filter(({ state }) => state === "waiting");
     if (!waiting.length) return this.#state === "lost" ? "Trying now" : "";
     const at = Math.min(...waiting.map((connection) => connection.retryAt));
     return `Next try in ${Math.max(1, Math.ceil((at - performance.now()) / 1000))} s`;
@@ -97,54 +102,24 @@ export class LinkStatus {
 
   #waiting() {
     const { producer, viewer } = this.#parts;
-    return [producer.connection, viewer.connection].filter(({ state }) => state === "waiting");
+    return [producer.connection, viewer.connection].filter(({ state }) =>
+      ["waiting", "refused"].includes(state),
+    );
   }
 
   #retry() {
     for (const connection of this.#waiting()) connection.retryNow();
   }
 
-  #producerChanged(unanswered) {
-    const { producer, viewer, log } = this.#parts;
+  #producerChanged() {
+    const { producer, viewer } = this.#parts;
     if (producer.connection.silent) viewer.connection.restart();
-    this.#changed(producer.connection);
-    if (unanswered) {
-      const cues = unanswered === 1 ? "one request" : `${unanswered} requests`;
-      log.event("offline", `no more receipts for ${cues}`);
-    }
-  }
-
-  #changed(connection) {
-    if (connection.state === "waiting" && !connection.reached) this.#ask(connection);
-    this.update();
-  }
-
-  /** A refused handshake tells a page nothing; the same question over HTTP gets an answer. */
-  async #ask(connection) {
-    try {
-      this.#reason = await reasonOf(await fetch(connection.url.replace(/^ws/, "http")));
-    } catch {
-      this.#reason = { text: "The daemon does not answer", final: false };
-    }
     this.update();
   }
 
   #find(id) {
     return this.#root.querySelector(`#${id}`);
   }
-}
-
-/** Why the daemon refuses; `final` where trying again cannot help. */
-async function reasonOf(answer) {
-  const { status } = answer;
-  if (answer.ok || status === UPGRADE_REQUIRED) return NO_REASON; // a socket would be welcome by now
-  if (status === 401) {
-    const text = "This daemon wants its token: open the page with ?token=… in the address";
-    return { text, final: true };
-  }
-  const body = await answer.json().catch(() => null);
-  const text = body?.error?.message ?? `The daemon answers ${status}`;
-  return { text: text[0].toUpperCase() + text.slice(1), final: status === 403 || status === 404 };
 }
 
 function write(node, text) {

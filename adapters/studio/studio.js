@@ -1,15 +1,12 @@
 /** The studio page: wires sockets, face, controls, plot, log and figures together. */
 
-import { socketUrl } from "./connection.js";
+import { Producer, Viewer } from "../client.js";
 import { Controls } from "./controls.js";
-import { FacePainter } from "./face.js";
 import { LinkStatus } from "./link.js";
 import { colourOf, onSchemeChange } from "./palette.js";
 import { WeightPlot } from "./plot.js";
-import { Producer } from "./producer.js";
 import { ReceiptLog } from "./receipts.js";
 import { showFigures, Statistics } from "./status.js";
-import { Viewer } from "./viewer.js";
 
 const FIGURES_EVERY_MS = 250;
 const VISIBLE_WEIGHT = 0.05;
@@ -18,23 +15,23 @@ const RECEIPTS_SPOKEN = new Set(["emotion.started", "emotion.rejected", "emotion
 const byId = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const access = { stage: asked.get("stage"), token: asked.get("token") };
+const QUIET = new Set(["pong", "state_snapshot"]);
 
-const producer = new Producer(socketUrl("v1/events", access));
-const viewer = new Viewer(
-  socketUrl("v1/frames", { ...access, format: "jpeg", framing: "avf1" }),
-);
+const producer = new Producer(document.baseURI, access);
+const viewer = new Viewer(document.baseURI, access);
 const statistics = new Statistics();
 const plot = new WeightPlot(byId("plot"));
 const log = new ReceiptLog(byId("log"));
-const painter = new FacePainter(byId("face-canvas"), shown);
+const painter = viewer.drawTo(byId("face-canvas"));
 const controls = new Controls(document, { emotion: askFor, interrupt });
 const link = new LinkStatus(document, { producer, viewer, statistics, log, say });
 let hello = null;
 let degraded = null;
 
 producer.addEventListener("hello", ({ detail }) => greet(detail));
-producer.addEventListener("receipt", ({ detail }) => answered(detail));
+producer.addEventListener("received", ({ detail }) => answered(detail));
 viewer.addEventListener("frame", ({ detail }) => arrived(detail));
+viewer.addEventListener("drawn", ({ detail }) => shown(detail));
 viewer.addEventListener("state", () => {
   if (viewer.connection.state !== "waiting") return;
   statistics.reset();
@@ -45,8 +42,6 @@ viewer.addEventListener("state", () => {
 onSchemeChange(() => hello && showLegend(Object.keys(hello.emotions)));
 byId("clear").addEventListener("click", () => log.clear());
 setInterval(showFiguresNow, FIGURES_EVERY_MS);
-producer.connection.open();
-viewer.connection.open();
 
 function greet(message) {
   hello = message;
@@ -61,26 +56,32 @@ function greet(message) {
   showFiguresNow();
 }
 
+/** Somebody at a button wants it now: what cannot be sent at once is not sent later either. */
+function reachable(label = null) {
+  if (producer.connected) return true;
+  log.event("not sent", "there is no connection", label);
+  say("Not sent: there is no connection.");
+  return false;
+}
+
 function askFor(label) {
   const options = controls.options();
-  if (!options) return;
-  const sent = producer.emotion(label, options);
-  if (!sent) {
-    log.event("not sent", "there is no connection", label);
-    say("Not sent: there is no connection.");
-    return;
-  }
-  const policy = sent.policy === "replace" ? "" : `, ${sent.policy}`;
-  log.event("sent", `${label} ${Math.round(sent.intensity * 100)} %${policy}`, label);
+  if (!options || !reachable(label)) return;
+  const { intensity, ...further } = options;
+  producer.emotion(label, intensity, further).catch(() => {}); // the log shows what is refused
+  const policy = further.policy === "replace" ? "" : `, ${further.policy}`;
+  log.event("sent", `${label} ${Math.round(intensity * 100)} %${policy}`, label);
 }
 
 function interrupt() {
-  if (producer.interrupt()) log.event("sent", "interrupt");
-  else log.event("not sent", "there is no connection");
+  if (!reachable()) return;
+  producer.interrupt().catch(() => {});
+  log.event("sent", "interrupt");
 }
 
 function answered(receipt) {
   const { message, sent, sentAt } = receipt;
+  if (QUIET.has(message.type)) return;
   log.receipt(receipt);
   if (message.type === "emotion.started") {
     statistics.started(message, sentAt);
@@ -94,7 +95,6 @@ function answered(receipt) {
 function arrived(frame) {
   statistics.arrived(frame.header);
   plot.push(frame.header.pts_ms, frame.header.emotion);
-  painter.offer(frame);
 }
 
 function shown(header) {

@@ -350,7 +350,7 @@ async def test_a_wrong_stage_is_named(daemon: Daemon, visit: Visit) -> None:
 async def test_broken_frames_are_refused(daemon: Daemon, visit: Visit) -> None:
     """Whatever bytes come, the frame decoder returns a frame or raises FrameError."""
     outcome = """async () => {
-      const {decodeFrame, FrameError} = await import(new URL("studio/avf1.js", document.baseURI));
+      const {decodeFrame, FrameError} = await import(new URL("client.js", document.baseURI));
       const bytes = (...parts) => new Uint8Array(parts.flatMap((part) =>
         typeof part === "string" ? [...new TextEncoder().encode(part)] : part)).buffer;
       const cases = [bytes(), bytes("AVF"), bytes("AVF2", [2, 0, 0, 0], "{}"),
