@@ -273,6 +273,7 @@ class FallbackLadder:
                 self._mark_failed(rung, done.failures[rung.name])
             elif rung.name == done.renderer:
                 rung.health.succeeded(self._clock())
+            self._await_loading(rung)
         self._drawing = done.renderer
         self._plan_ahead(AheadPlan(portrait, ahead[:1], self._coming, [*ahead[1:], *later]))
         self._settle(PORTRAIT if done.renderer is None else CACHED)
@@ -385,14 +386,16 @@ class FallbackLadder:
 
     def _obstacle(self, rung: _Rung) -> str | None:
         """Why not to ask this renderer for a frame now."""
+        self._await_loading(rung)
         if rung.health.reason is not None:
-            return rung.health.reason
-        if rung.background and not self._host.is_ready(rung.name):
-            rung.health.waits(self._clock(), f"{rung.name}: loading")
             return rung.health.reason
         if rung.ahead:
             return f"{rung.name}: this face is not drawn ahead yet"
         return self._blocked(rung)
+
+    def _await_loading(self, rung: _Rung) -> None:
+        if rung.background and rung.health.reason is None and not self._host.is_ready(rung.name):
+            rung.health.waits(self._clock(), f"{rung.name}: loading")
 
     def _blocked(self, rung: _Rung) -> str | None:
         """Whether what the last picture waited for in vain is still going on."""
