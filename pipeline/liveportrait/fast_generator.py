@@ -69,7 +69,9 @@ class FastGenerator:
             x = block(x, segment)
         x = self._up_1(self._up_0(x, segment), segment)
         image = _conv(functional.leaky_relu_(x, _SLOPE), self._image)
-        return torch.sigmoid(functional.pixel_shuffle(image, 2).float()).contiguous()
+        logits = functional.pixel_shuffle(image, 2).float()
+        # Without the sum, what overflowed to infinity would be clean white or black.
+        return torch.sigmoid(logits).add_(logits * 0.0).contiguous()
 
 
 class _MiddleBlock:

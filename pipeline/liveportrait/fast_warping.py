@@ -10,12 +10,16 @@ networks run in: half precision would quantise small motions (specification 10).
 - The softmax does not see a common shift: the background's mask kernel is subtracted from the
   others and its logit is 0. Because the mask sums to 1, the deformation is the identity plus the
   masked shifts of the 21 keypoints.
-- The 7x7x7 mask convolution runs over 16 slices in two dimensions, then sums over depth.
+- The 7x7x7 mask convolution runs over 16 slices in two dimensions, then sums over depth. So do
+  all others on MPS, where torch has had no or a wrong three-dimensional convolution.
+- On CUDA every number of channels is padded with zeros to a multiple of eight: tensor cores take
+  no others channels-last in half precision.
 
 Not used: the hourglass input's constant channels as cached bias maps (of the two convolutions'
 time 5 to 8 % in float32, which is 0.5 % of a frame, and slower in bfloat16, for 54 MB per
-portrait; one core of an EPYC with AVX-512), and the mask convolution by FFT (its transformed
-kernel alone is 1.5 GB).
+portrait; one core of an EPYC with AVX-512), the mask convolution by FFT (its transformed kernel
+alone is 1.5 GB), and the hourglass's convolutions over slices (382 against 265 ms for the first,
+1376 against 881 ms for the last, same core, float32; half as much slower in bfloat16).
 
 Inside the hourglass a tensor is kept as (D, C, H, W), channels innermost in memory: the same
 bytes are a (1, C, D, H, W) volume and a batch of D pictures.
@@ -23,6 +27,7 @@ bytes are a (1, C, D, H, W) volume and a batch of D pictures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +51,8 @@ from pipeline.liveportrait.warping_module import (
 _DEPTH, _SIDE = 16, 64
 _TAPS = 7
 _MARGIN = _TAPS // 2
+_HOURGLASS_TAPS = 3
+_TENSOR_CORE_LANES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -56,7 +63,8 @@ class WarpSource:
         feature: (1, 32, 16, 64, 64) float32 volume.
         keypoints: (1, 21, 3) float32, x_s.
         compressed: (4, 16, 64, 64) float32, the compressed volume.
-        background: (16, 64, 64, 4), its samples at the identity, in the networks' dtype.
+        background: (16, 64, 64, 4), its samples at the identity, in the networks' dtype; then
+            the zeros that fill the hourglass's input up.
         heat: (16, 64, 64, 21) float32 heat maps of the source's keypoints.
     """
 
@@ -82,18 +90,32 @@ class FastWarping:
     Args:
         plain: the network whose weights are taken; it is not changed.
         dtype: of weights and activations in the hourglass and after it.
+        lanes: numbers of channels are padded to a multiple of this; the device's if not given.
+        by_slices: convolve volumes in two dimensions; where the device needs it if not given.
     """
 
-    def __init__(self, plain: WarpingModule, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        plain: WarpingModule,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        lanes: int | None = None,
+        by_slices: bool | None = None,
+    ) -> None:
         self._dtype = dtype
+        lanes = lanes or (_TENSOR_CORE_LANES if device.type == "cuda" else 1)
+        by_slices = device.type == "mps" if by_slices is None else by_slices
         dense = plain.dense_motion_network
         compress = folding.with_norm(dense.compress, dense.norm)
         self._compress = Folded(*(t.float().to(device) for t in compress))
         encoder, decoder = dense.hourglass.encoder, dense.hourglass.decoder
-        order = _input_order()
+        order = _input_order(lanes)
+        self._padding = order.count(None)
 
         def ready(folded: Folded) -> Folded:
-            return folded.ready(dtype, device)
+            volume = folded.weight.dim() == 5
+            return (_sliced(folded) if by_slices and volume else folded).ready(dtype, device)
 
         down = [folding.with_norm(block.conv, block.norm) for block in _blocks(encoder.down_blocks)]
         down[0] = _take_inputs(down[0], order)
@@ -108,11 +130,17 @@ class FastWarping:
             for block in _blocks(decoder.up_blocks)
         ]
         width = DECODER_WIDTHS[-1][1]
-        last = [*range(width), *(width + channel for channel in order)]
-        self._last = ready(_take_inputs(folding.with_norm(decoder.conv, decoder.norm), last))
-        self._mask = _sliced_mask(folding.plain(dense.mask)).ready(dtype, device)
-        self._mask_bias = _relative(folding.plain(dense.mask)).bias.float().to(device)
-        self._occlusion = _tap_matrices(folding.plain(dense.occlusion)).ready(dtype, device)
+        last = [*range(width), *(c if c is None else width + c for c in order)]
+        final = _take_inputs(folding.with_norm(decoder.conv, decoder.norm), last)
+        self._last = ready(_more_outputs(final, lanes))
+        features = len(self._last.bias)
+        mask = _more_inputs(folding.plain(dense.mask), features)
+        self._mask = _more_outputs(_without_bias(_sliced(_relative(mask))), lanes).ready(
+            dtype, device
+        )
+        self._mask_bias = _relative(mask).bias.float().to(device)
+        occlusion = _tap_matrices(folding.plain(dense.occlusion), features)
+        self._occlusion = occlusion.ready(dtype, device)
         self._third = ready(folding.with_norm(plain.third.conv, plain.third.norm))
         self._fourth = ready(folding.plain(plain.fourth))
         self._grid = identity_grid(_DEPTH, _SIDE, _SIDE, like=torch.zeros(1, device=device))
@@ -123,8 +151,9 @@ class FastWarping:
         Args:
             feature: (1, 32, 16, 64, 64) float32. kp_source: (1, 21, 3) float32.
         """
-        compressed = functional.relu(functional.conv3d(feature, *self._compress))
+        compressed = functional.relu(_pointwise(feature, self._compress))
         background = sample(compressed, self._grid[None])[0].permute(1, 2, 3, 0)
+        background = functional.pad(background, (0, self._padding))
         return WarpSource(
             feature.contiguous(),
             kp_source,
@@ -148,7 +177,10 @@ class FastWarping:
         return Warped(occlusion, deformation, out)
 
     def _hourglass_input(self, source: WarpSource, kp_driving: Tensor, shift: Tensor) -> Tensor:
-        """(16, 109, 64, 64): background samples, heat maps, samples of the 21 motions."""
+        """(16, 109, 64, 64): background samples, heat maps, samples of the 21 motions.
+
+        With padding, that many more behind the background's.
+        """
         heat = self._heat_maps(kp_driving).sub_(source.heat)
         moved = _translated(source.compressed, shift).permute(2, 3, 4, 0, 1).flatten(3)
         parts = (source.background, heat.to(self._dtype), moved.to(self._dtype))
@@ -176,15 +208,11 @@ class FastWarping:
 
     def _mask_logits(self, features: Tensor) -> Tensor:
         """(16, 64, 64, 22) float32, the background's first and zero."""
-        parts = functional.conv2d(features, self._mask.weight, padding=_MARGIN).permute(0, 2, 3, 1)
+        parts = functional.conv2d(features, self._mask.weight, padding=_MARGIN)
         logits = features.new_zeros((_DEPTH, _SIDE, _SIDE, MOTIONS), dtype=torch.float32)
         moving = logits[..., 1:]
         moving += self._mask_bias
-        for tap in range(_TAPS):
-            offset = tap - _MARGIN
-            to = slice(max(0, -offset), _DEPTH - max(0, offset))
-            of = slice(max(0, offset), _DEPTH - max(0, -offset))
-            moving[to] += parts[of, ..., tap * KEYPOINTS : (tap + 1) * KEYPOINTS]
+        _add_over_depth(moving.permute(0, 3, 1, 2), parts, _TAPS)
         return logits
 
     def _occlude(self, features: Tensor) -> Tensor:
@@ -218,10 +246,40 @@ def _reading(cells: int, shift: Tensor) -> Tensor:
     return torch.clamp_(1 - (position[..., None] - index).abs_(), min=0)
 
 
+def _pointwise(volume: Tensor, conv: Folded) -> Tensor:
+    """A 1x1x1 convolution of (1, C, D, H, W), as one in two dimensions."""
+    flat = functional.conv2d(volume.flatten(2, 3), conv.weight[..., 0], conv.bias)
+    return flat.reshape(*flat.shape[:2], *volume.shape[2:])
+
+
 def _conv3d(x: Tensor, conv: Folded) -> Tensor:
     """Convolution and ReLU of (D, C, H, W)."""
-    out = functional.conv3d(x.transpose(0, 1)[None], conv.weight, conv.bias, padding=1)
-    return functional.relu_(out)[0].transpose(0, 1)
+    return functional.relu_(_convolved(x, conv))
+
+
+def _convolved(x: Tensor, conv: Folded) -> Tensor:
+    """Convolution of (D, C, H, W), every axis padded by one; of slices if it is `_sliced`."""
+    if conv.weight.dim() == 5:
+        out = functional.conv3d(x.transpose(0, 1)[None], conv.weight, conv.bias, padding=1)
+        return out[0].transpose(0, 1)
+    parts = functional.conv2d(x, conv.weight, padding=1)
+    out = conv.bias[:, None, None].expand(len(x), -1, *parts.shape[2:]).contiguous()
+    return _add_over_depth(out, parts, _HOURGLASS_TAPS)
+
+
+def _add_over_depth(out: Tensor, parts: Tensor, taps: int) -> Tensor:
+    """Add every depth tap's result for the slice that it reads to the slice it counts for.
+
+    Args:
+        out: (D, C, H, W). parts: (D, taps C or more, H, W), one block of C for each tap.
+    """
+    depth, channels = out.shape[:2]
+    for tap in range(taps):
+        offset = tap - taps // 2
+        to = slice(max(0, -offset), depth - max(0, offset))
+        of = slice(max(0, offset), depth - max(0, -offset))
+        out[to] += parts[of, tap * channels : (tap + 1) * channels]
+    return out
 
 
 def _upsampled_conv3d(x: Tensor, rows: list[list[Folded]]) -> Tensor:
@@ -229,10 +287,9 @@ def _upsampled_conv3d(x: Tensor, rows: list[list[Folded]]) -> Tensor:
     depth, _, height, width = x.shape
     channels = len(rows[0][0].bias)
     out = x.new_empty((depth, 2 * height, 2 * width, channels)).permute(0, 3, 1, 2)
-    volume = x.transpose(0, 1)[None]
     for p, row in enumerate(rows):
         for q, conv in enumerate(row):
-            phase = functional.conv3d(volume, conv.weight, conv.bias, padding=1)[0].transpose(0, 1)
+            phase = _convolved(x, conv)
             out[:, :, p::2, q::2] = phase[:, :, p : p + height, q : q + width]
     return functional.relu_(out)
 
@@ -241,20 +298,38 @@ def _blocks(modules: nn.ModuleList) -> list[ConvNorm3d]:
     return [block for block in modules if isinstance(block, ConvNorm3d)]
 
 
-def _input_order() -> list[int]:
+def _input_order(lanes: int) -> list[int | None]:
     """Channels of the plain hourglass input in this form's order, without the zero heat map.
 
-    The plain order is, per motion, its heat map and its four samples.
+    The plain order is, per motion, its heat map and its four samples. None stands for a channel
+    of zeros that makes their number a multiple of `lanes`.
     """
     stride = COMPRESSED + 1
     background = [1 + c for c in range(COMPRESSED)]
     heat = [k * stride for k in range(1, MOTIONS)]
     moved = [k * stride + 1 + c for k in range(1, MOTIONS) for c in range(COMPRESSED)]
-    return [*background, *heat, *moved]
+    padding = [None] * (-(len(background) + len(heat) + len(moved)) % lanes)
+    return [*background, *padding, *heat, *moved]
 
 
-def _take_inputs(folded: Folded, channels: list[int]) -> Folded:
-    return Folded(folded.weight[:, channels], folded.bias)
+def _take_inputs(folded: Folded, channels: Sequence[int | None]) -> Folded:
+    """A convolution of rearranged channels, None where there is nothing to read."""
+    zeros = torch.zeros_like(folded.weight[:, 0])
+    taken = [zeros if c is None else folded.weight[:, c] for c in channels]
+    return Folded(torch.stack(taken, dim=1), folded.bias)
+
+
+def _more_inputs(folded: Folded, count: int) -> Folded:
+    """A convolution of `count` channels, those behind its own not read."""
+    own = folded.weight.shape[1]
+    return _take_inputs(folded, [*range(own), *[None] * (count - own)])
+
+
+def _more_outputs(folded: Folded, lanes: int) -> Folded:
+    """A convolution whose outputs are followed by zeros, up to a multiple of `lanes`."""
+    more = -len(folded.bias) % lanes
+    weight = torch.cat((folded.weight, folded.weight.new_zeros(more, *folded.weight.shape[1:])))
+    return Folded(weight, functional.pad(folded.bias, (0, more)))
 
 
 def _relative(mask: Folded) -> Folded:
@@ -262,13 +337,19 @@ def _relative(mask: Folded) -> Folded:
     return Folded(mask.weight[1:] - mask.weight[:1], mask.bias[1:] - mask.bias[:1])
 
 
-def _sliced_mask(mask: Folded) -> Folded:
-    """Kernels (7 x 21, 142, 7, 7): one two-dimensional convolution per depth tap and motion."""
-    weight = _relative(mask).weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
-    return Folded(weight, weight.new_zeros(len(weight)))
+def _sliced(conv: Folded) -> Folded:
+    """A kernel over a volume as one over slices: all outputs of the first depth tap, and so on."""
+    return Folded(conv.weight.permute(2, 0, 1, 3, 4).flatten(0, 1), conv.bias)
 
 
-def _tap_matrices(occlusion: Folded) -> Folded:
-    """(16, 142, 49): per slice, channel and tap; taps turned round, as `fold` spreads them."""
+def _without_bias(conv: Folded) -> Folded:
+    """A kernel whose bias is added later; outputs are as many as the weight has."""
+    return Folded(conv.weight, conv.weight.new_zeros(len(conv.weight)))
+
+
+def _tap_matrices(occlusion: Folded, features: int) -> Folded:
+    """(16, features, 49): per slice, channel and tap; taps turned, as `fold` spreads them."""
     weight = occlusion.weight[0].reshape(-1, _DEPTH, _TAPS, _TAPS).flip(2, 3)
-    return Folded(weight.flatten(2).transpose(0, 1).contiguous(), occlusion.bias)
+    matrices = weight.flatten(2).transpose(0, 1)
+    padding = (0, 0, 0, features - matrices.shape[1])
+    return Folded(functional.pad(matrices, padding).contiguous(), occlusion.bias)

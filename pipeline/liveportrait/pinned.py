@@ -71,7 +71,7 @@ class _Buffer:
 
     def __init__(self, like: Tensor) -> None:
         self.aside = torch.empty_like(like)
-        self.host = torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
+        self.host = _page_locked(like)
         # Blocking: the waiting thread sleeps instead of spinning on a core.
         self.arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self.tenant: PinnedCopy | None = None
@@ -80,3 +80,7 @@ class _Buffer:
         """Have the frame that is in here copied out; then both halves are free."""
         if self.tenant is not None:
             self.tenant.array()
+
+
+def _page_locked(like: Tensor) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)

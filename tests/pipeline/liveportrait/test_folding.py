@@ -81,6 +81,46 @@ def test_phase_kernels_replace_upsampling_a_volume() -> None:
     assert close(found.transpose(0, 1)[None], expected)
 
 
+def test_a_volume_convolves_by_slices() -> None:
+    """Two-dimensional convolutions, summed over depth, are the three-dimensional one."""
+    conv = Folded(double(5, 4, 3, 3, 3), double(5))
+    x = double(6, 4, 7, 8)
+    expected = functional.conv3d(x.transpose(0, 1)[None], *conv, padding=1)[0].transpose(0, 1)
+    assert close(fast_warping._convolved(x, conv), expected)
+    assert close(fast_warping._convolved(x, fast_warping._sliced(conv)), expected)
+    rows = folding.phases(conv, folding.DOUBLED)
+    sliced = [[fast_warping._sliced(phase) for phase in row] for row in rows]
+    found = fast_warping._upsampled_conv3d(x, sliced)
+    assert close(found, fast_warping._upsampled_conv3d(x, rows))
+
+
+def test_a_pointwise_convolution_needs_no_volume() -> None:
+    """1x1x1 is 1x1 over a picture of as many cells."""
+    conv = Folded(double(5, 4, 1, 1, 1), double(5))
+    x = double(1, 4, 3, 6, 7)
+    assert close(fast_warping._pointwise(x, conv), functional.conv3d(x, *conv))
+
+
+def test_padding_channels_change_nothing() -> None:
+    """Zero outputs come last; inputs that are not read may hold anything."""
+    conv = Folded(double(5, 4, 3, 3), double(5))
+    x = double(1, 6, 8, 8)
+    wider = fast_warping._more_outputs(fast_warping._more_inputs(conv, 6), 8)
+    found = functional.conv2d(x, *wider)
+    assert close(found[:, :5], functional.conv2d(x[:, :4], *conv))
+    assert found.shape[1] == 8
+    assert not found[:, 5:].any()
+
+
+def test_the_hourglass_input_holds_every_channel_once() -> None:
+    """All but the background's zero heat map; padding makes it a multiple of eight."""
+    order = fast_warping._input_order(1)
+    assert sorted(c for c in order if c is not None) == list(range(1, 110))
+    padded = fast_warping._input_order(8)
+    assert (len(padded), padded.count(None)) == (112, 3)
+    assert [c for c in padded if c is not None] == order
+
+
 def test_condensed_map_replaces_two_convolutions_after_upsampling_by_four() -> None:
     """Nine distinct hidden values per cell, then sixteen strided convolutions."""
     shared = Folded(double(128, 3, 3, 3), double(128))
@@ -161,8 +201,9 @@ def test_mask_by_slices_is_the_mask_up_to_a_shift() -> None:
     full = Folded(torch.randn(22, 3, 7, 7, 7) * 0.1, torch.randn(22))
     features = torch.randn(16, 3, 64, 64)
     warping = object.__new__(fast_warping.FastWarping)
-    warping._mask = fast_warping._sliced_mask(full)
-    warping._mask_bias = fast_warping._relative(full).bias
+    relative = fast_warping._relative(full)
+    warping._mask = fast_warping._sliced(relative)
+    warping._mask_bias = relative.bias
     volume = features.transpose(0, 1)[None]
     expected = functional.softmax(functional.conv3d(volume, *full, padding=3), dim=1)
     found = functional.softmax(warping._mask_logits(features), dim=-1).permute(3, 0, 1, 2)
@@ -185,7 +226,7 @@ def test_occlusion_by_taps_is_the_convolution() -> None:
     conv = Folded(torch.randn(1, 3 * 16, 7, 7) * 0.1, torch.randn(1))
     features = torch.randn(16, 3, 64, 64)
     warping = object.__new__(fast_warping.FastWarping)
-    warping._occlusion = fast_warping._tap_matrices(conv)
+    warping._occlusion = fast_warping._tap_matrices(conv, 3)
     flat = features.transpose(0, 1).reshape(1, -1, 64, 64)
     expected = torch.sigmoid(functional.conv2d(flat, *conv, padding=3))
     assert close(warping._occlude(features), expected, 1e-5)
