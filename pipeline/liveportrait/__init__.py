@@ -10,7 +10,10 @@
     warped = model.warp(feature, kp_source=x_s, kp_driving=x_d)
     picture = model.decode(warped.out)                  # (1, 3, 512, 512) in [0, 1]
 
-    prepared = model.prepare(portrait)                  # once per portrait
+    source = SourceFinder(weights_dir).find(portrait)   # of `source`: size and points, no torch
+    prepared = model.prepare(                           # once per portrait
+        source.portrait, points=source.points, ratio_points=source.ratio_points
+    )
     frame = model.render(prepared, controls)            # (H, W, 3) uint8, pasted back
 
 The networks, checkpoint layout, keypoint maths and tables follow the project's specification of
