@@ -92,7 +92,7 @@ class _Document:
         """Put the message of a struct into the components; its name, which is its `type`."""
         schema = self._schemas.of(kind)
         found = self._schemas.resolved(schema)
-        (name,) = found["properties"]["type"]["enum"]
+        name = found["properties"]["type"]["const"]
         message = {"name": name, "payload": schema, "summary": _first_line(found)}
         if name in codec.EXAMPLES and kind in codec.MESSAGES:
             message["examples"] = [{"name": name, "payload": dict(codec.EXAMPLES[name])}]

@@ -250,11 +250,16 @@ class _Operation:
                 header = {"description": meaning, "schema": {"type": "string"}}
                 made.setdefault("headers", {})[name] = header
         if types:
-            made["content"] = {name: self._media(each) for name, each in types.items()}
+            made["content"] = {name: self._media(name, each) for name, each in types.items()}
         return made
 
-    def _media(self, types: list[Any]) -> dict[str, Any]:
-        return {"schema": self._schemas.of(*dict.fromkeys(types))} if types else {}
+    def _media(self, content: str, types: list[Any]) -> dict[str, Any]:
+        if types:
+            return {"schema": self._schemas.of(*dict.fromkeys(types))}
+        if content == JSON:
+            return {}
+        text = {"type": "string"}
+        return {"schema": text if content.startswith("text/") else text | {"format": "binary"}}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class Schemas:
 
     def _tag(self, schema: dict[str, Any]) -> str | None:
         kind = self.resolved(schema).get("properties", {}).get("type", {})
-        values = kind.get("enum", ())
-        return str(values[0]) if len(values) == 1 else None
+        found: str | None = kind.get("const")
+        return found
 
 
 def _documented(schema: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +71,17 @@ def _documented(schema: dict[str, Any]) -> dict[str, Any]:
     text, attributes = _split(schema.get("description", ""))
     made = {**schema, "description": text} if text else dict(schema)
     if "properties" in schema:
-        made["properties"] = {name: dict(each) for name, each in schema["properties"].items()}
+        made["properties"] = {name: _plain(each) for name, each in schema["properties"].items()}
         _explain(made["properties"], attributes)
     return made
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A copy; an enumeration of one value is a constant, of which generators make a literal."""
+    if len(values := schema.get("enum", ())) != 1:
+        return dict(schema)
+    others = {key: value for key, value in schema.items() if key != "enum"}
+    return {"type": "string", "const": values[0]} | others
 
 
 def _explain(properties: dict[str, Any], attributes: str) -> None:
