@@ -33,9 +33,7 @@ def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], st
     Raises:
         ConfigError: one is insisted on that can never run like this.
     """
-    mesh = RendererSource(
-        "mesh", partial(MeshRenderer, settings.stage.size_px), prepares_aside=True
-    )
+    mesh = RendererSource("mesh", partial(MeshRenderer, None), prepares_aside=True, by_size=True)
     if settings.renderer.backend == "mesh":
         return (mesh,), "renderer.backend asks for it"
     obstacle = _obstacle(settings.liveportrait)

@@ -245,7 +245,7 @@ class FallbackLadder:
         """
         async with self._showing:
             pins = object()
-            self._host.keep(pins, portrait)
+            self._host.keep(pins, portrait, self._size_px)
             try:
                 await self._introduce(portrait, ahead, later, pins, accept_still)
             except BaseException:

@@ -68,6 +68,11 @@ class FrameMaker:
         self._quality = quality
         self._metrics = metrics
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) of its frames."""
+        return self._size_px
+
     def key(self, renderer: str, wanted: WantedFace) -> FrameKey:
         """Of the JPEG of that face by that renderer."""
         family = FrameFamily(

@@ -67,7 +67,9 @@ class Introducer:
         failures: dict[str, RenderError] = {}
         for position, renderer in enumerate(renderers):
             try:
-                await self._host.prepare(renderer, faces[0].portrait, self._turn)
+                await self._host.prepare(
+                    renderer, faces[0].portrait, self._turn, self._maker.size_px
+                )
                 made = await self._maker.finish(renderer, faces[0], _PURPOSE)
             except RenderError as error:
                 self._failed(renderer, error, failures)
@@ -102,7 +104,7 @@ class Introducer:
         """Have the renderers below ready for the moment when they are needed."""
         for renderer in renderers:
             try:
-                await self._host.prepare(renderer, portrait, self._turn)
+                await self._host.prepare(renderer, portrait, self._turn, self._maker.size_px)
             except RenderError as error:
                 self._failed(renderer, error, failures)
 

@@ -31,6 +31,8 @@ from pipeline.types import FaceControls, Image, Portrait
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Size = tuple[int, int]
+"""(width, height) in pixels."""
 
 HANG_S: Final = 5.0
 PREPARE_LIMIT_S: Final = 60.0
@@ -55,6 +57,8 @@ class RendererSource:
             serve until it is ready.
         release_after_s: seconds without anybody who watches after which it is let go, until it
             is needed again; None keeps it.
+        by_size: most of preparing is done with the first frame of a size. So a portrait is
+            prepared for each size that is on stage, and a frame drawn there to make it ready.
     """
 
     name: str
@@ -62,6 +66,7 @@ class RendererSource:
     prepares_aside: bool = False
     background: bool = False
     release_after_s: float | None = None
+    by_size: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +121,7 @@ class RenderHost:
         self._on_device_lost = on_device_lost
         self._lost = False
         self._devices: dict[str, str] = {}
-        self._on_stage: dict[Hashable, str] = {}
+        self._on_stage: dict[Hashable, tuple[str, Size | None]] = {}
         self._once = asyncio.Lock()
         self._once_waiting = 0
         self._ready: set[str] = set()
@@ -165,26 +170,37 @@ class RenderHost:
         """The device of that renderer; None until it has been loaded."""
         return self._devices.get(name)
 
-    def keep(self, owner: Hashable, portrait: Portrait | None) -> None:
-        """Keep `owner`'s portrait prepared until it names another, or None."""
+    def keep(self, owner: Hashable, portrait: Portrait | None, size_px: Size | None = None) -> None:
+        """Keep `owner`'s portrait prepared until it names another, or None.
+
+        Args:
+            size_px: (width, height) of its frames.
+        """
         if portrait is None:
             self._on_stage.pop(owner, None)
         else:
-            self._on_stage[owner] = portrait.key
+            self._on_stage[owner] = portrait.key, size_px
 
-    async def prepare(self, name: str, portrait: Portrait, owner: Hashable) -> None:
+    async def prepare(
+        self, name: str, portrait: Portrait, owner: Hashable, size_px: Size | None = None
+    ) -> None:
         """Have the renderer loaded and the portrait prepared, as far as that is not done yet.
+
+        Args:
+            size_px: (width, height) of the frames to come.
 
         Raises:
             RenderError: it could not be done.
         """
         aside = self._sources[name].prepares_aside
-        if not aside or await self.finish(name, partial(self._has, name, portrait), owner):
-            await self.finish(name, partial(self._prepare, name, portrait), owner)
+        has = partial(self._has, name, portrait, size_px)
+        if not aside or await self.finish(name, has, owner):
+            await self.finish(name, partial(self._prepare, name, portrait, size_px), owner)
             return
-        job = partial(self._prepare_aside, name, portrait)
+        job = partial(self._prepare_aside, name, portrait, size_px)
         prepared = await self._finish(self._aside, job, owner)
-        await self.finish(name, partial(self._take_in, name, portrait, prepared), owner)
+        take_in = partial(self._take_in, name, portrait, size_px, prepared)
+        await self.finish(name, take_in, owner)
 
     async def finish(self, name: str, job: Callable[[], T], owner: Hashable) -> T:
         """Carry out a renderer's job that may take its time; replace a thread that gets stuck.
@@ -234,7 +250,7 @@ class RenderHost:
         errors = []
         for name in self._without_waiting():
             try:
-                await self.prepare(name, portrait, "once")
+                await self.prepare(name, portrait, "once", size_px)
                 job = partial(self.draw, name, portrait, controls, size_px)
                 return await self.finish(name, job, "once")
             except RenderError as error:
@@ -290,7 +306,7 @@ class RenderHost:
             RenderError: whatever went wrong.
         """
         loaded = self._loaded(name)
-        prepared = self._prepared(loaded, portrait)
+        prepared = self._prepared(loaded, portrait, size_px)
         self._workers[name].allow(self._hang_limit_s(name, loaded))
         begun_s = time.perf_counter()
         image = _guarded(lambda: loaded.renderer.render(prepared, controls, size_px))
@@ -306,20 +322,35 @@ class RenderHost:
             return max(self._hang_s, self._prepare_limit_s)
         return max(self._hang_s, _SLOW_HANGS * loaded.render_s)
 
-    def _prepare(self, name: str, portrait: Portrait) -> PreparedPortrait:
-        return self._prepared(self._loaded(name), portrait)
+    def _prepare(self, name: str, portrait: Portrait, size_px: Size | None) -> PreparedPortrait:
+        return self._prepared(self._loaded(name), portrait, size_px)
 
-    def _prepare_aside(self, name: str, portrait: Portrait) -> PreparedPortrait:
+    def _prepare_aside(
+        self, name: str, portrait: Portrait, size_px: Size | None
+    ) -> PreparedPortrait:
         """The other thread's instance does the work and keeps nothing."""
         renderer = self._loaded(name).renderer
         self._aside.allow(self._prepare_limit_s)
-        return _guarded(lambda: renderer.prepare(portrait))
+        return self._made_ready(renderer, portrait, size_px)
 
-    def _has(self, name: str, portrait: Portrait) -> bool:
-        return portrait.key in self._loaded(name).prepared
+    def _made_ready(
+        self, renderer: Renderer, portrait: Portrait, size_px: Size | None
+    ) -> PreparedPortrait:
+        prepared = _guarded(lambda: renderer.prepare(portrait))
+        if size_px is not None and self._sources[renderer.name].by_size:
+            _guarded(lambda: renderer.render(prepared, FaceControls(), size_px))
+        return prepared
 
-    def _take_in(self, name: str, portrait: Portrait, prepared: PreparedPortrait) -> None:
-        self._keep(self._loaded(name), portrait, prepared)
+    def _key(self, name: str, portrait: Portrait, size_px: Size | None) -> tuple[str, Size | None]:
+        return portrait.key, size_px if self._sources[name].by_size else None
+
+    def _has(self, name: str, portrait: Portrait, size_px: Size | None) -> bool:
+        return self._key(name, portrait, size_px) in self._loaded(name).prepared
+
+    def _take_in(
+        self, name: str, portrait: Portrait, size_px: Size | None, prepared: PreparedPortrait
+    ) -> None:
+        self._keep(self._loaded(name), self._key(name, portrait, size_px), prepared)
 
     def _loaded(self, name: str) -> _Loaded:
         loaded = self._mine.renderers.get(name)
@@ -334,22 +365,29 @@ class RenderHost:
             self._ready.add(name)
         return loaded
 
-    def _prepared(self, loaded: _Loaded, portrait: Portrait) -> PreparedPortrait:
-        prepared = loaded.prepared.get(portrait.key)
+    def _prepared(
+        self, loaded: _Loaded, portrait: Portrait, size_px: Size | None
+    ) -> PreparedPortrait:
+        name = loaded.renderer.name
+        key = self._key(name, portrait, size_px)
+        prepared = loaded.prepared.get(key)
         if prepared is None:
-            self._workers[loaded.renderer.name].allow(self._prepare_limit_s)
-            prepared = _guarded(lambda: loaded.renderer.prepare(portrait))
-            self._keep(loaded, portrait, prepared)
-        loaded.prepared.move_to_end(portrait.key)
+            self._workers[name].allow(self._prepare_limit_s)
+            prepared = self._made_ready(loaded.renderer, portrait, size_px)
+            self._keep(loaded, key, prepared)
+        loaded.prepared.move_to_end(key)
         return prepared
 
-    def _keep(self, loaded: _Loaded, portrait: Portrait, prepared: PreparedPortrait) -> None:
+    def _keep(
+        self, loaded: _Loaded, key: tuple[str, Size | None], prepared: PreparedPortrait
+    ) -> None:
         """Those on stage stay prepared; of the others, the few used last."""
-        loaded.prepared[portrait.key] = prepared
+        loaded.prepared[key] = prepared
         on_stage = set(self._on_stage.copy().values())
-        spare = [key for key in loaded.prepared if key not in on_stage]
-        for key in spare[: max(0, len(spare) - SPARE_PORTRAITS)]:
-            del loaded.prepared[key]
+        on_stage |= {(portrait, None) for portrait, _ in on_stage}
+        spare = [each for each in loaded.prepared if each not in on_stage]
+        for each in spare[: max(0, len(spare) - SPARE_PORTRAITS)]:
+            del loaded.prepared[each]
 
     def _close_mine(self) -> None:
         for name in tuple(self._mine.renderers):
@@ -377,7 +415,9 @@ class _Loaded:
 
     renderer: Renderer
     render_s: float | None = None
-    prepared: OrderedDict[str, PreparedPortrait] = field(default_factory=OrderedDict)
+    prepared: OrderedDict[tuple[str, Size | None], PreparedPortrait] = field(
+        default_factory=OrderedDict
+    )
 
 
 class _Mine(threading.local):

@@ -46,13 +46,14 @@ class MeshRenderer:
     bytes. Nearly all of a frame's time is spent in a few OpenCV calls that release the GIL.
 
     Args:
-        size_px: (width, height) that `prepare` makes ready; other sizes on first use.
+        size_px: (width, height) that `prepare` makes ready; None leaves every size to its first
+            frame.
     """
 
     name: Final = "mesh"
     device: Final = "cpu"
 
-    def __init__(self, size_px: tuple[int, int] = DEFAULT_SIZE_PX) -> None:
+    def __init__(self, size_px: tuple[int, int] | None = DEFAULT_SIZE_PX) -> None:
         self._size_px = size_px
         # A frame is many short calls: threads inside them cost more than they bring, and frames
         # are drawn in parallel with everything else.
@@ -65,7 +66,8 @@ class MeshRenderer:
             RenderError: its landmarks do not describe a face that can be animated.
         """
         prepared = MeshPortrait(portrait)
-        _guarded(prepared, self._size_px)
+        if self._size_px is not None:
+            _guarded(prepared, self._size_px)
         return prepared
 
     def render(self, prepared: object, controls: FaceControls, size_px: tuple[int, int]) -> Image:

@@ -32,14 +32,17 @@ NEUTRAL = FaceControls()
 class House:
     """A host with renderers that the test can give orders to."""
 
-    def __init__(self, *names: str, aside: bool = False) -> None:
+    def __init__(self, *names: str, aside: bool = False, by_size: bool = False) -> None:
         self.metrics = RecordingMetrics()
         self.clock = VirtualClock()
         self.made: list[FakeRenderer] = []
         self.before_making: Callable[[FakeRenderer], None] = lambda renderer: None
         self.lost: list[str] = []
         self.host = RenderHost(
-            [RendererSource(name, partial(self.make, name), aside) for name in names],
+            [
+                RendererSource(name, partial(self.make, name), aside, by_size=by_size)
+                for name in names
+            ],
             metrics=self.metrics,
             on_device_lost=self.lost.append,
             clock=self.clock.now,
@@ -293,6 +296,31 @@ async def test_what_is_prepared_is_not_prepared_again_aside(aside: House) -> Non
     for _ in range(3):
         await aside.host.prepare("mesh", fake_portrait(), "test")
     assert aside.made[1].prepared == ["key-of-ada"]
+
+
+async def test_another_size_is_made_ready_aside_too() -> None:
+    """A stage of another size holds nobody up: its first frame is drawn in the second thread."""
+    house = House("mesh", aside=True, by_size=True)
+    try:
+        star, small = fake_portrait("star"), (32, 24)
+        house.host.keep("main", star, SIZE)
+        house.host.keep("lobby", star, small)
+        await house.host.prepare("mesh", star, "main", SIZE)
+        gate = Gate()
+        house.made[1].always = gate
+        preparing = asyncio.create_task(house.host.prepare("mesh", star, "lobby", small))
+        await until(gate.entered.is_set)
+        assert (await house.draw(star)).image.any()
+        gate.open()
+        await preparing
+        for _ in range(2):
+            await house.host.draw_once(star, NEUTRAL, small)
+            await house.draw(star)
+        drawing, aside = house.made
+        assert aside.prepared == [star.key] * 2
+        assert drawing.prepared == []
+    finally:
+        await house.host.close(5.0)
 
 
 async def test_failing_aside_is_a_render_error(aside: House) -> None:
