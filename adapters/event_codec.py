@@ -186,12 +186,10 @@ class EmotionMessage(_Message, frozen=True, kw_only=True, tag="emotion"):
         ttl_ms: expire if not started within this time.
     """
 
-    # What `value` checks, for the descriptions.
+    # What `value` checks, for the descriptions; generators of code pass over `if`.
     schema_rules: ClassVar[Mapping[str, Any]] = {
-        "anyOf": [
-            {"required": ["emotion"]},
-            {"required": ["mix"], "properties": {"mix": {"minProperties": 1}}},
-        ]
+        "if": {"properties": {"mix": {"maxProperties": 0}}},
+        "then": {"required": ["emotion"]},
     }
 
     id: EventId | UnsetType = UNSET
