@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -50,12 +51,10 @@ def _examine(file: ModelFile, folder: Path, fetched: Fetched | None, remedy: str
     official = found == folder / file.path
     shown = found.relative_to(folder).as_posix()
     cure = f"Fetch it anew: {remedy}" if official else "Delete it, or put the right one there"
-    known = "SHA-256 as fetched" if fetched else "no SHA-256 known"
     try:
-        problem = _content_problem(file, found, fetched) if official else None
+        problem = _change(found, fetched) if official and fetched else None
         if problem is None:
-            known = known if official else "in place of the official file"
-            return Finding("ok", shown, _praise(file, folder, found, known))
+            return _judge(file, folder, found, _origin(file, found, fetched, official), cure)
     except CheckpointError as error:
         problem = f"expected {error.expected}, found {error.found}"
         if error.key:
@@ -65,6 +64,42 @@ def _examine(file: ModelFile, folder: Path, fetched: Fetched | None, remedy: str
     except OSError as error:
         return Finding("FAIL", shown, f"cannot be read: {error.strerror or error}")
     return Finding("FAIL", shown, f"{problem}. {cure}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What is known of a file apart from its content.
+
+    Attributes:
+        text: in words.
+        doubtful: it is not the published file; one that loads all the same is somebody's choice.
+    """
+
+    text: str
+    doubtful: bool = False
+
+
+def _origin(file: ModelFile, found: Path, fetched: Fetched | None, official: bool) -> _Origin:
+    if not official:
+        return _Origin("in place of the official file")
+    if fetched:
+        return _Origin("SHA-256 as fetched")
+    problem = file.size_problem(found.stat().st_size)
+    return _Origin(problem, doubtful=True) if problem else _Origin("no SHA-256 known")
+
+
+def _judge(file: ModelFile, folder: Path, found: Path, origin: _Origin, cure: str) -> Finding:
+    """
+    Raises:
+        CheckpointError: it would not load.
+    """
+    shown = found.relative_to(folder).as_posix()
+    unchecked = _unchecked(file, folder, found)
+    if origin.doubtful and unchecked:
+        return Finding("FAIL", shown, f"{origin.text}, {unchecked}. {cure}")
+    verdict: Verdict = "note" if origin.doubtful else "ok"
+    size = mib(found.stat().st_size)
+    return Finding(verdict, shown, f"{size}, {origin.text}, {unchecked or 'layout right'}")
 
 
 def _find(file: ModelFile, folder: Path) -> Path | None:
@@ -80,10 +115,8 @@ def _find(file: ModelFile, folder: Path) -> Path | None:
         return None
 
 
-def _content_problem(file: ModelFile, found: Path, fetched: Fetched | None) -> str | None:
+def _change(found: Path, fetched: Fetched) -> str | None:
     size_bytes = found.stat().st_size
-    if fetched is None:
-        return file.size_problem(size_bytes)
     if size_bytes != fetched.size_bytes:
         return f"{size_bytes} bytes where {fetched.size_bytes} were fetched"
     if sha256_of(found) != fetched.sha256:
@@ -91,19 +124,15 @@ def _content_problem(file: ModelFile, found: Path, fetched: Fetched | None) -> s
     return None
 
 
-def _praise(file: ModelFile, folder: Path, found: Path, known: str) -> str:
-    return f"{mib(found.stat().st_size)}, {known}, {_layout(file, folder, found)}"
-
-
-def _layout(file: ModelFile, folder: Path, found: Path) -> str:
-    """`layout right`, or why that was not looked at.
+def _unchecked(file: ModelFile, folder: Path, found: Path) -> str | None:
+    """None where the layout is right, else why it was not looked at.
 
     Raises:
         CheckpointError: it would not load.
     """
     try:
         if found.suffix != ".onnx":
-            return _checkpoint_layout(folder, Path(file.path).stem)
+            return _unchecked_checkpoint(folder, Path(file.path).stem)
         if Path(file.path) == LANDMARK_FILE:
             LandmarkNetwork(folder, _CPU)
         else:
@@ -113,17 +142,16 @@ def _layout(file: ModelFile, folder: Path, found: Path) -> str:
     except CheckpointError as error:
         if error.file == found:
             raise
-        # The detector is opened first, so the file to blame comes before or after this one.
-        if Path(file.path) == DETECTOR_FILE:
-            return "layout right"
-        return f"layout not checked ({error.file.name} does not load)"
-    return "layout right"
+        # The detector is opened first: where the other file is to blame, this one has passed.
+        if Path(file.path) != DETECTOR_FILE:
+            return f"layout not checked ({error.file.name} does not load)"
+    return None
 
 
-def _checkpoint_layout(folder: Path, stem: str) -> str:
+def _unchecked_checkpoint(folder: Path, stem: str) -> str | None:
     if importlib.util.find_spec("torch") is None:
         return "layout not checked (torch is not installed)"
     from pipeline.liveportrait.checkpoints import check_checkpoint
 
     check_checkpoint(folder, stem)
-    return "layout right"
+    return None

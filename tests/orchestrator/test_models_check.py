@@ -91,11 +91,9 @@ def test_check_takes_safetensors(
     assert check(folder, capsys)[name].startswith("FAIL")
 
 
-def test_check_looks_at_sizes_and_networks(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A pointer file, a page of HTML and a network that is none are not models."""
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+def test_check_knows_what_is_no_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pointer file, a page of HTML and a file of zeros are told, with what to do."""
+    pytest.importorskip("insightface", reason="insightface is not installed")
     generator = "liveportrait/base_models/spade_generator.pth"
     (folder / DETECTOR).parent.mkdir(parents=True)
     (folder / DETECTOR).write_bytes(bytes(16_923_827))
@@ -103,35 +101,26 @@ def test_check_looks_at_sizes_and_networks(
     (folder / generator).write_bytes(b"version https://git-lfs")
     (folder / LANDMARKS_203).write_bytes(b"<html></html>")
     found = check(folder, capsys)
-    assert re.match("FAIL .*that do not load", found[str(DETECTOR)])
+    assert re.match("FAIL .*that do not load.*Fetch it anew", found[str(DETECTOR)])
     assert "layout not checked (det_10g.onnx" in found[str(LANDMARKS_106)]
-    assert re.match("FAIL .*23 bytes where about 212 MiB", found[generator])
+    assert re.match("FAIL .*23 bytes that do not load.*Fetch it anew", found[generator])
     assert re.match("FAIL .*Fetch it anew", found[str(LANDMARKS_203)])
 
 
 def test_check_opens_the_face_networks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Networks of the released form are right, whatever is wrong with the other."""
+    """One that loads but is not the published one is noted; each stands for itself."""
     pytest.importorskip("insightface", reason="insightface is not installed")
     write_landmarks_203(folder, np.full((203, 2), 0.5))
-    padded(write_detector(folder), 16_923_827)
-    points = padded(write_landmarks_106(folder, np.full((106, 2), 0.5)), 5_030_888)
+    write_detector(folder)
+    points = write_landmarks_106(folder, np.full((106, 2), 0.5))
     found = check(folder, capsys)
-    for path in (DETECTOR, LANDMARKS_106, LANDMARKS_203):
-        assert re.match("ok .*no SHA-256 known, layout right", found[str(path)])
+    assert re.match("ok .*no SHA-256 known, layout right", found[str(LANDMARKS_203)])
+    for path in (DETECTOR, LANDMARKS_106):
+        assert re.match("note .* are published, layout right", found[str(path)])
     points.write_bytes(bytes(5_030_888))
     found = check(folder, capsys)
     assert found[str(LANDMARKS_106)].startswith("FAIL")
-    assert found[str(DETECTOR)].startswith("ok")
-
-
-def padded(file: Path, size_bytes: int) -> Path:
-    """Bring a network to the published size with a field that readers of the format skip."""
-    model = file.read_bytes()
-    room = size_bytes - len(model) - 5
-    length = bytes(0x80 | (room >> shift) & 0x7F for shift in (0, 7, 14)) + bytes([room >> 21])
-    file.write_bytes(model + b"\x7a" + length + bytes(room))
-    assert file.stat().st_size == size_bytes
-    return file
+    assert "layout right" in found[str(DETECTOR)]
 
 
 def test_check_without_torch_says_so(
@@ -142,5 +131,27 @@ def test_check_without_torch_says_so(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
     )
-    line = check(folder, capsys)[f"{FEATURES}.pth"]
-    assert "layout not checked (torch is not installed)" in line
+    found = check(folder, capsys)
+    assert re.match("ok .*layout not checked .torch is not", found[f"{FEATURES}.pth"])
+    (folder / f"{FEATURES}.pth").write_bytes(b"short")
+    found = check(folder, capsys)
+    assert re.match("FAIL .*5 bytes where about 3.3 MiB", found[f"{FEATURES}.pth"])
+
+
+def test_check_is_content_when_everything_needed_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 0 takes every needed file, and none of the others."""
+    checkpoints = pytest.importorskip(
+        "pipeline.liveportrait.checkpoints", reason="torch is not installed"
+    )
+    monkeypatch.setattr(checkpoints, "check_checkpoint", lambda folder, stem: folder / stem)
+    needed = [tmp_path / file.path for file in bundled_catalogue().files if file.needed]
+    for path in needed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stands for a checkpoint that loads")
+    assert main(["models", "check", str(tmp_path)]) == 0
+    assert "LivePortrait would load" in capsys.readouterr().out
+    needed[2].unlink()
+    assert main(["models", "check", str(tmp_path)]) == ExitStatus.CONFIG
+    assert "would not load" in capsys.readouterr().out
