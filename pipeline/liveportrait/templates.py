@@ -1,29 +1,24 @@
 """Recorded motion: LivePortrait's pickled templates into a safe form (specification 9). No torch.
 
-A pickle can run code, and even its arrays can carry malformed state. So the reader knows the
-operations and resolves the names that a template needs, to stand-ins of its own which accept
-plain numbers only, and refuses all others. What has been read is checked and kept as `.npz`
-without pickles.
+What has been read is checked in full and kept as an `.npz` without pickles.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import os
-import pickle
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.liveportrait.template_pickle import PickledArray, read_pickle
 from pipeline.types import Float32Array
 
 MAX_BYTES: Final = 64_000_000
@@ -32,7 +27,6 @@ MAX_FPS: Final = 240
 LARGEST: Final = 1000.0
 """No number of a motion comes near this; float32 could not be squared far beyond it."""
 _FORMAT: Final = 1
-_DTYPES: Final = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +84,7 @@ class MotionTemplate:
         """
         data = _limited(path)
         try:
-            return cls._from_content(_Reader(io.BytesIO(data)).load())
+            return cls._from_content(read_pickle(data))
         except Exception as error:  # whatever a hostile pickle makes the reader stumble over
             raise ConfigError(str(path), f"not a motion template: {_reason(error)}") from error
 
@@ -224,7 +218,7 @@ def _listed(
 def _joined(arrays: Sequence[object], where: str, shape: tuple[int, ...]) -> Float32Array:
     values = []
     for index, array in enumerate(arrays):
-        value = array.value if isinstance(array, _Array) else None
+        value = array.value if isinstance(array, PickledArray) else None
         if (
             value is None
             or value.dtype.newbyteorder("=") != np.float32
@@ -233,120 +227,3 @@ def _joined(arrays: Sequence[object], where: str, shape: tuple[int, ...]) -> Flo
             raise ValueError(f"{where.format(index)}: expected a float32 array {(1, *shape)}")
         values.append(value)
     return np.concatenate(values, dtype=np.float32).reshape(-1, *shape)
-
-
-# --- the pickle reader --------------------------------------------------------------------
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: plain numbers only."""
-
-    def __init__(self, name: str, *_flags: object) -> None:
-        if name not in _DTYPES:
-            raise pickle.UnpicklingError("an array of something else than numbers")
-        self.value = np.dtype(name)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] in ("<", ">"):
-            self.value = self.value.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands in for numpy.ndarray: checks its state before it believes it.
-
-    Its numbers stay where the pickle has them, so that many arrays over the same bytes cost
-    no more than those bytes.
-    """
-
-    value: npt.NDArray[Any] | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, shape, dtype, fortran, data = state
-        if not (isinstance(dtype, _Dtype) and isinstance(data, bytes)):
-            raise pickle.UnpicklingError("an array of objects")
-        if len(data) != math.prod(shape) * dtype.value.itemsize:
-            raise pickle.UnpicklingError("an array whose data do not fit its shape")
-        flat = np.frombuffer(data, dtype.value)
-        self.value = flat.reshape(shape, order="F" if fortran else "C")
-
-
-class _Name:
-    """What a name in a pickle means: to be called or passed on, and never to be changed.
-
-    Args:
-        make: what calling it does; None where it is only an argument.
-    """
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., object] | None) -> None:
-        self._make = make
-
-    def __call__(self, *arguments: object) -> object:
-        if self._make is None:
-            raise pickle.UnpicklingError("a call of something that is no function")
-        return self._make(*arguments)
-
-
-def _reconstruct(*_arguments: object) -> _Array:
-    """Stands in for numpy's function of that name, whose shape is always replaced later."""
-    return _Array()
-
-
-def _refuse(_reader: Any) -> None:
-    raise pickle.UnpicklingError("an operation that no template needs")
-
-
-def _with_plain_key(reader: Any) -> None:
-    _check_keys(reader.stack[-2:-1])
-    pickle._Unpickler.dispatch[pickle.SETITEM[0]](reader)
-
-
-def _with_plain_keys(reader: Any) -> None:
-    _check_keys(reader.stack[::2])
-    pickle._Unpickler.dispatch[pickle.SETITEMS[0]](reader)
-
-
-def _check_keys(keys: list[object]) -> None:
-    """Hashing a deeply nested tuple would overflow the C stack and end the process."""
-    if not all(type(key) is str for key in keys):
-        raise pickle.UnpicklingError("a dict whose keys are no text")
-
-
-# What protocols 2 to 4 write for dicts, lists, tuples, numbers, text, bytes and arrays.
-_OPERATIONS: Final = (
-    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
-    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "APPEND", "APPENDS",
-    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
-)  # fmt: skip
-
-
-class _Reader(pickle._Unpickler):
-    """The unpickler that is written in Python: its table of operations can be cut down.
-
-    It also keeps its memo in a dict; the one in C grows an array to whatever index a file names.
-    """
-
-    _NAMES: Final[Mapping[tuple[str, str], Callable[..., object] | None]] = {
-        ("numpy", "ndarray"): None,
-        ("numpy", "dtype"): _Dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    }
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **dict.fromkeys(range(256), _refuse),
-        **{
-            getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
-            for name in _OPERATIONS
-        },
-        pickle.SETITEM[0]: _with_plain_key,
-        pickle.SETITEMS[0]: _with_plain_keys,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only the names above."""
-        if (module, name) not in self._NAMES:
-            raise pickle.UnpicklingError(f"the name {module}.{name}")
-        return _Name(self._NAMES[module, name])
