@@ -15,7 +15,9 @@ from tests.fakes.daemon import DaemonProcess
 from tests.fakes.descriptions import Contract
 from tests.fakes.waiting import until
 
+ASTRONAUT = Path(__file__).parents[2] / "config" / "characters" / "astronaut"
 PROTOCOL = Path(__file__).parents[1] / "golden" / "protocol"
+THUMBNAIL = "GET /v1/characters/{name}/thumbnail.jpg"
 LEAVE_OUT = {"/openapi.json", "/asyncapi.json"}  # tested by themselves
 
 # Everything that a producer can hear, in one conversation.
@@ -153,6 +155,46 @@ def test_posts_are_answered_as_described(daemon: DaemonProcess, openapi: Contrac
     assert statuses == {200, 202, 400, 404, 409}
 
 
+def test_what_comes_and_goes_is_answered_as_described(
+    daemon: DaemonProcess, openapi: Contract
+) -> None:
+    """Stages, characters and single pictures: statuses, content types and fields."""
+    portrait = ("me.jpg", (ASTRONAUT / "portrait.jpg").read_bytes(), "image/jpeg")
+    calls: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
+        ("POST /v1/stages", "/v1/stages", 201, {"json": {"name": "lobby", "fps": 15}}),
+        ("POST /v1/stages", "/v1/stages", 409, {"json": {"name": "lobby"}}),
+        ("POST /v1/stages", "/v1/stages", 400, {"json": {"name": "No Name"}}),
+        ("GET /v1/stages", "/v1/stages", 200, {}),
+        ("GET /v1/state", "/v1/state?stage=lobby", 200, {}),
+        ("DELETE /v1/stages/{name}", "/v1/stages/lobby", 204, {}),
+        ("DELETE /v1/stages/{name}", "/v1/stages/lobby", 404, {}),
+        ("DELETE /v1/stages/{name}", "/v1/stages/main", 409, {}),
+        ("POST /v1/characters", "/v1/characters", 201, form(name="me", portrait=portrait)),
+        ("POST /v1/characters", "/v1/characters", 409, form(name="me", portrait=portrait)),
+        ("POST /v1/characters", "/v1/characters", 400, form(name="you")),
+        ("GET /v1/characters", "/v1/characters", 200, {}),
+        (THUMBNAIL, "/v1/characters/me/thumbnail.jpg", 200, {}),
+        ("DELETE /v1/characters/{name}", "/v1/characters/me", 204, {}),
+        ("DELETE /v1/characters/{name}", "/v1/characters/me", 404, {}),
+        ("DELETE /v1/characters/{name}", "/v1/characters/astronaut", 409, {}),
+        ("POST /api/render", "/api/render", 200, form(expression="happy")),
+        ("POST /api/render", "/api/render", 400, form(expression="hapy")),
+        ("POST /api/render/batch", "/api/render/batch", 200, form(expressions="happy")),
+    )
+    with httpx.Client(base_url=daemon.http, timeout=30) as client:
+        for operation, path, status, what in calls:
+            response = client.request(operation.partition(" ")[0], path, **what)
+            about = (operation, path, response.text[:300])
+            assert response.status_code == status, about
+            method, _, template = operation.partition(" ")
+            described = openapi.document["paths"][template][method.lower()]["responses"]
+            contents = described[str(status)].get("content", {})
+            kind = response.headers.get("content-type", "").partition(";")[0]
+            assert (kind in contents) if contents else not response.content, about
+            if kind == "application/json":
+                assert openapi.answer_problems(operation, status, response.json()) == [], about
+
+
 def test_errors_are_as_described(daemon: DaemonProcess, openapi: Contract) -> None:
     """The body of an error has the code of the list, wherever it comes from."""
     with httpx.Client(base_url=daemon.http) as client:
@@ -162,6 +204,14 @@ def test_errors_are_as_described(daemon: DaemonProcess, openapi: Contract) -> No
                 f"GET {path.partition('?')[0]}", response.status_code, response.json()
             )
             assert problems == [], (path, response.text)
+
+
+def form(**fields: str | tuple[str, bytes, str]) -> dict[str, Any]:
+    """As a page sends a form: texts, and files with their names and types."""
+    parts = {
+        name: (None, value) if isinstance(value, str) else value for name, value in fields.items()
+    }
+    return {"files": parts}
 
 
 def lines(name: str) -> list[str]:
