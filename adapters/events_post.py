@@ -138,7 +138,7 @@ class EventsByPost:
         if isinstance(message, Ping):
             return json_text(event_codec.encode_pong(message))
         reply = _FirstReply(client)
-        dispatch(incoming, stage, self._daemon, reply)
+        dispatch(incoming, lambda: stage, self._daemon, reply)
         answer = await reply.within(patience_s(message))
         return _unanswered(message) if answer is None else _answered(answer)
 

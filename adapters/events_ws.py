@@ -110,7 +110,10 @@ class ProducerConnection(Producer):
         metrics: Metrics,
         limits: HttpLimits,
     ) -> None:
-        super().__init__(lambda: stage, daemon=daemon, metrics=metrics, limits=limits)
+        # By name, each time: the stage may be removed, and another opened in its place.
+        super().__init__(
+            lambda: daemon.stage(stage.name), daemon=daemon, metrics=metrics, limits=limits
+        )
         self._socket = socket
         self._transport = transport
         self._hello = stage.hello

@@ -76,30 +76,27 @@ def rate_limited(messages_per_s: float, event_id: str | None) -> Failure:
     return Failure(event_id, ErrorInfo(ErrorCode.RATE_LIMITED.value, problem))
 
 
-def dispatch(incoming: Incoming, stage: StagePort, daemon: DaemonPort, reply: Reply) -> None:
-    """Hand a message (other than `ping`) to the stage that it names, else to `stage`.
+def dispatch(
+    incoming: Incoming, home: Callable[[], StagePort], daemon: DaemonPort, reply: Reply
+) -> None:
+    """Hand a message (other than `ping`) to the stage that it names, else to the one at home.
 
     Raises:
         InvalidEventError: there is no such stage.
     """
     message = incoming.message
     assert not isinstance(message, Ping)
-    if incoming.stage is not None:
-        stage = _named_stage(daemon, incoming.stage, getattr(message, "id", None))
-    stage.submit(message, reply)
-
-
-def _named_stage(daemon: DaemonPort, name: str, event_id: str | None) -> StagePort:
     try:
-        return daemon.stage(name)
+        stage = home() if incoming.stage is None else daemon.stage(incoming.stage)
     except InvalidEventError as error:
         raise InvalidEventError(
             error.code,
             error.message,
             field="stage",
             suggestions=error.suggestions,
-            event_id=event_id,
+            event_id=getattr(message, "id", None),
         ) from error
+    stage.submit(message, reply)
 
 
 class Producer(ABC):
@@ -189,7 +186,7 @@ class Producer(ABC):
             if isinstance(incoming.message, Ping):
                 self.send(event_codec.encode_pong(incoming.message))
             else:
-                dispatch(incoming, self._stage(), self._daemon, self)
+                dispatch(incoming, self._stage, self._daemon, self)
         except InvalidEventError as error:
             self._count_bad(error.code)
             self(event_codec.failure(error))

@@ -1,16 +1,21 @@
-"""Encoded frames by the face they show: least recently used out first, bounded in bytes."""
+"""Encoded frames by the face they show: least recently used out first, bounded in bytes.
+
+All stages share one cache. None can crowd the others out: what is on stage keeps its share of
+the room, whatever the others put in.
+"""
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import Cache
 
 from pipeline.ports import Metric, Metrics
 from pipeline.types import FaceControls, Float32Array, ImageFormat
@@ -109,7 +114,12 @@ class FrameCache:
     """Frames by key. Safe from every thread.
 
     Pinned frames are never evicted. They count towards the bound and can take at most half
-    of it, so that there is always room for the others.
+    of it, so that there is always room for the others. Where owners want to pin more than that
+    together, each has an equal part.
+
+    Of the others the least recently used goes first. But portraits of which frames are pinned are
+    on stage, and the frames of one that takes no more than its share of the room stay: those of
+    the greediest go instead.
 
     Args:
         max_bytes: images and what is kept beside them.
@@ -118,7 +128,7 @@ class FrameCache:
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._lock = threading.Lock()
         self._metrics = metrics
-        self._pins: dict[Hashable, tuple[FrameKey, ...]] = {}
+        self._pins: dict[Hashable, list[FrameKey]] = {}
         self._pinned: Counter[FrameKey] = Counter()
         self._pinned_bytes = 0
         self._index: dict[FrameFamily, _Index] = {}
@@ -155,24 +165,25 @@ class FrameCache:
         """
         with self._lock:
             self._release(owner)
-            taken = []
+            taken: list[FrameKey] = []
             for key in dict.fromkeys(keys):
                 frame = self._store.get(key)
                 if frame is None:
                     continue
-                size = 0 if self._pinned[key] else _size_of(frame)
-                if self._pinned_bytes + size > self._store.maxsize // 2:
+                if not self._room_to_pin(0 if self._pinned[key] else _size_of(frame), taken):
                     break
-                self._pinned_bytes += size
+                self._pinned_bytes += 0 if self._pinned[key] else _size_of(frame)
                 self._pinned[key] += 1
                 taken.append(key)
-            self._pins[owner] = tuple(taken)
+            self._pins[owner] = taken
+            self._tell_who_is_on()
             return len(taken)
 
     def unpin(self, owner: Hashable) -> None:
         """Let go of what `owner` has pinned; harmless if that is nothing."""
         with self._lock:
             self._release(owner)
+            self._tell_who_is_on()
 
     def nearest(self, key: FrameKey) -> tuple[FrameKey, CachedFrame] | None:
         """The frame of `key`'s family whose face is nearest, in steps of the quantised controls.
@@ -210,10 +221,34 @@ class FrameCache:
 
     def _release(self, owner: Hashable) -> None:
         for key in self._pins.pop(owner, ()):
-            self._pinned[key] -= 1
-            if not self._pinned[key]:
-                del self._pinned[key]
-                self._pinned_bytes -= _size_of(self._store[key])
+            self._let_go(key)
+
+    def _let_go(self, key: FrameKey) -> None:
+        self._pinned[key] -= 1
+        if not self._pinned[key]:
+            del self._pinned[key]
+            self._pinned_bytes -= _size_of(self._store[key])
+
+    def _room_to_pin(self, size: int, taken: list[FrameKey]) -> bool:
+        """Whether so much more can be pinned, if others give back what is beyond their part."""
+        limit = self._store.maxsize // 2
+        part = limit // (len(self._pins) + 1)
+        if self._pinned_bytes + size <= limit:
+            return True
+        if self._bytes_of(taken) + size > part:
+            return False
+        while self._pinned_bytes + size > limit:
+            greediest = max(self._pins.values(), key=self._bytes_of, default=[])
+            if self._bytes_of(greediest) <= part:
+                return False
+            self._let_go(greediest.pop())
+        return True
+
+    def _bytes_of(self, keys: Iterable[FrameKey]) -> int:
+        return sum(_size_of(self._store[key]) for key in keys)
+
+    def _tell_who_is_on(self) -> None:
+        self._store.on_stage = {_group_of(key) for keys in self._pins.values() for key in keys}
 
     def _is_pinned(self, key: FrameKey) -> bool:
         return key in self._pinned
@@ -233,8 +268,20 @@ def _size_of(frame: CachedFrame) -> int:
     return len(frame.data) + ENTRY_OVERHEAD_BYTES
 
 
-class _Store(LRUCache[FrameKey, CachedFrame]):
-    """`LRUCache` that passes over pinned entries and tells what it evicts."""
+Group = tuple[str, tuple[int, int], int]
+"""Portrait, size and quality: what a stage shows as long as it keeps its character."""
+
+
+def _group_of(key: FrameKey) -> Group:
+    return key.family.portrait, key.family.size_px, key.family.quality
+
+
+class _Store(Cache[FrameKey, CachedFrame]):
+    """A cache that passes over pinned entries, is fair to groups, and tells what it evicts.
+
+    Attributes:
+        on_stage: groups that have a share of the room.
+    """
 
     def __init__(
         self,
@@ -245,22 +292,67 @@ class _Store(LRUCache[FrameKey, CachedFrame]):
         super().__init__(max_bytes, getsizeof=_size_of)
         self._is_pinned = is_pinned
         self._on_evict = on_evict
+        self.on_stage: set[Group] = set()
+        # Of each group its entries, least recently used first, with the count at their last use.
+        self._uses: dict[Group, OrderedDict[FrameKey, int]] = {}
+        self._bytes: Counter[Group] = Counter()
+        self._clock = itertools.count()
+
+    def __getitem__(self, key: FrameKey) -> CachedFrame:
+        frame = super().__getitem__(key)
+        self._used(key)
+        return frame
+
+    def __setitem__(self, key: FrameKey, frame: CachedFrame) -> None:
+        if key in self:
+            del self[key]  # or making room for the larger one might evict the smaller
+        super().__setitem__(key, frame)
+        self._bytes[_group_of(key)] += _size_of(frame)
+        self._used(key)
+
+    def __delitem__(self, key: FrameKey) -> None:
+        group, size = _group_of(key), _size_of(super().__getitem__(key))
+        super().__delitem__(key)
+        self._bytes[group] -= size
+        del self._uses[group][key]
+        if not self._uses[group]:
+            del self._uses[group], self._bytes[group]
 
     def popitem(self) -> tuple[FrameKey, CachedFrame]:
-        """Remove and return the least recently used entry that is not pinned."""
-        passed_over = []
-        try:
-            while True:
-                key, frame = super().popitem()
-                if not self._is_pinned(key):
-                    break
-                passed_over.append((key, frame))
-        finally:
-            # They come back as the most recently used, so they are seldom met again.
-            for pinned, kept in passed_over:
-                self[pinned] = kept
+        """Remove and return the entry that goes next."""
+        oldest = {group: key for group in self._uses if (key := self._oldest(group)) is not None}
+        if not oldest:
+            raise KeyError("everything is pinned")
+        group = min(oldest, key=lambda each: self._uses[each][oldest[each]])
+        if self._has_its_share(group):
+            others = [each for each in oldest if not self._has_its_share(each)]
+            group = max(others, key=self._bytes.__getitem__, default=group)
+        key = oldest[group]
+        frame = super().__getitem__(key)
+        del self[key]
         self._on_evict(key)
         return key, frame
+
+    def _used(self, key: FrameKey) -> None:
+        uses = self._uses.setdefault(_group_of(key), OrderedDict())
+        uses[key] = next(self._clock)
+        uses.move_to_end(key)
+
+    def _oldest(self, group: Group) -> FrameKey | None:
+        """The least recently used entry that is not pinned."""
+        uses = self._uses[group]
+        for _ in range(len(uses)):
+            key = next(iter(uses))
+            if not self._is_pinned(key):
+                return key
+            uses.move_to_end(key)  # so it is seldom met again
+        return None
+
+    def _has_its_share(self, group: Group) -> bool:
+        """It is on stage and takes no more than its part; one part is for who is to come."""
+        return (
+            group in self.on_stage and self._bytes[group] * (len(self.on_stage) + 1) <= self.maxsize
+        )
 
 
 class _Index:

@@ -235,6 +235,75 @@ def test_pinning_again_replaces_the_owners_pins() -> None:
     assert held(cache, 1, 2) == [2]
 
 
+def on_stage(name: str) -> FrameFamily:
+    return FAMILY._replace(portrait=name)
+
+
+def test_a_greedy_stage_evicts_its_own_frames() -> None:
+    """However many frames one stage puts in, another on stage keeps its share of the room."""
+    cache, modest, greedy = cache_for(30), on_stage("modest"), on_stage("greedy")
+    for family in (modest, greedy):
+        key = key_of(0, family)
+        cache.put(key, frame(key))
+        cache.pin(family.portrait, [key])
+    for number in range(1, 10):
+        cache.put(key_of(number, modest), frame(key_of(number, modest)))
+    for number in range(1, 129):
+        cache.put(key_of(number, greedy), frame(key_of(number, greedy)))
+    assert all(cache.peek(key_of(number, modest)) for number in range(10))
+    kept = [number for number in range(129) if cache.peek(key_of(number, greedy))]
+    assert kept == [0, *range(110, 129)]
+
+
+def test_who_has_left_the_stage_has_no_share() -> None:
+    """Frames of a portrait that is on no stage go as soon as they are the oldest."""
+    cache, gone, here = cache_for(10), on_stage("gone"), on_stage("here")
+    for family in (gone, here):
+        key = key_of(0, family)
+        cache.put(key, frame(key))
+        cache.pin(family.portrait, [key])
+    cache.unpin("gone")
+    for number in range(1, 10):
+        cache.put(key_of(number, here), frame(key_of(number, here)))
+    assert cache.peek(key_of(0, gone)) is None
+
+
+def test_one_who_is_to_come_finds_room() -> None:
+    """What is drawn ahead for a new stage stays, though those on stage have filled the cache."""
+    cache, here, next_ = cache_for(12), on_stage("here"), on_stage("next")
+    for number in range(12):
+        cache.put(key_of(number, here), frame(key_of(number, here)))
+    cache.pin("here", [key_of(0, here)])
+    ahead = [key_of(number, next_) for number in range(5)]
+    for key in ahead:
+        cache.put(key, frame(key))
+    assert cache.pin("next", ahead) == 5
+
+
+def test_each_owner_can_pin_its_part() -> None:
+    """Where one has pinned half of the room alone, it gives some back to the next."""
+    cache, first, second = cache_for(20), on_stage("first"), on_stage("second")
+    for family in (first, second):
+        for number in range(10):
+            cache.put(key_of(number, family), frame(key_of(number, family)))
+    assert cache.pin("first", [key_of(number, first) for number in range(10)]) == 10
+    assert cache.pin("second", [key_of(number, second) for number in range(10)]) == 5
+    assert cache.stats.pinned == 10
+    cache.unpin("second")
+    assert cache.stats.pinned == 5
+
+
+def test_replacing_a_frame_by_a_larger_one_keeps_count() -> None:
+    """Making room for it does not count what it replaces twice."""
+    cache = cache_for(3)
+    fill(cache, 0, 1, 2)
+    assert cache.put(key_of(0), frame(key_of(0), 2 * IMAGE_BYTES))
+    assert held(cache, 1, 2, 0) == [2, 0]
+    assert cache.stats.bytes == 3 * ENTRY_BYTES - ENTRY_OVERHEAD_BYTES
+    fill(cache, 1)
+    assert held(cache, 0, 1, 2) == [0, 1]
+
+
 def test_unpinning_nothing_is_harmless() -> None:
     """An owner without pins may let go."""
     cache_for(1).unpin("nobody")
