@@ -201,11 +201,20 @@ class PublisherConnection(Producer):
     async def _close(self) -> None:
         """The closing handshake, where the publisher is likely to take part in it."""
         farewell = _FAREWELLS.get(self._parting or Parting.SHUTDOWN)
-        if farewell is not None:
-            with suppress(TimeoutError, WebSocketException):
-                async with asyncio.timeout(_CLOSE_S):
-                    await self._connection.close(*farewell)
-        self._connection.transport.abort()
+        try:
+            if farewell is not None:
+                with suppress(TimeoutError, WebSocketException):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await asyncio.gather(self._connection.close(*farewell), self._discard())
+        finally:
+            self._connection.transport.abort()
+
+    async def _discard(self) -> None:
+        """Read on, so that the answer to a close is not stuck behind what is still coming."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self._connection.recv(decode=False)
+                await asyncio.sleep(0)
 
     def _decode(self, data: bytes, is_text: bool) -> Incoming | None:
         message = for_us(data)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
+from adapters import dialling
 from adapters.access import HttpLimits
 from adapters.events_client import KIND, OTHER, Address, EventPublishers, for_us
 from pipeline.ports import Metric, Reply
@@ -282,14 +283,42 @@ async def test_a_lost_connection_is_made_again(publisher: FakePublisher) -> None
 async def test_a_publisher_that_is_away_is_dialled_until_it_comes(
     publisher: FakePublisher,
 ) -> None:
-    """One line for each new reason, not one for each attempt."""
-    await publisher.go_away()
+    """One line for each time that it is away, not one for each attempt."""
     with structlog.testing.capture_logs() as lines:
         async with listening(Address(publisher.url)) as running:
-            await asyncio.sleep(0.2)
-            await publisher.come_back()
-            await until(lambda: running.connected == 1)
-    assert len([line for line in lines if line["event"] == "publisher_unreachable"]) == 1
+            for _ in range(2):
+                await publisher.go_away()
+                await asyncio.sleep(0.2)
+                await publisher.come_back()
+                await until(lambda: running.connected == 1)
+    assert len([line for line in lines if line["event"] == "publisher_unreachable"]) == 2
+
+
+async def test_a_publisher_that_brought_something_is_dialled_again_soon(
+    publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some close after each event: the delay does not grow, as for those that say nothing."""
+    monkeypatch.setattr(dialling, "_FIRST_DELAY_S", 0.01)
+    publisher.greeting = ['{"emotion":"happy"}']
+    publisher.leaves = True
+    async with listening(Address(publisher.url), max_delay_s=30.0):
+        await until(lambda: len(publisher.paths) == 14)  # half a minute, if it doubled
+        publisher.greeting = []
+        before = len(publisher.paths)
+        await asyncio.sleep(1.0)
+        assert len(publisher.paths) - before < 12
+
+
+async def test_a_publisher_that_floods_each_time_is_dialled_ever_later(
+    publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it brought messages does not count for it."""
+    monkeypatch.setattr(dialling, "_FIRST_DELAY_S", 0.01)
+    publisher.greeting = ['{"emotion":"happy"}'] * 40
+    limits = HttpLimits(messages_per_s=2.0)
+    async with listening(Address(publisher.url), limits=limits, max_delay_s=30.0):
+        await asyncio.sleep(1.0)
+        assert 2 <= len(publisher.paths) < 12
 
 
 async def test_a_publisher_that_vanished_without_a_word_is_noticed(
@@ -380,6 +409,16 @@ async def test_a_publisher_that_reads_no_answers_is_cut_off(publisher: FakePubli
                 break
         await until(lambda: len(publisher.paths) > 1)
         assert running.stage.submitted[0][1].closed
+
+
+async def test_only_answers_that_wait_count_against_a_publisher(publisher: FakePublisher) -> None:
+    """One that reads them may be told any amount."""
+    async with listening(Address(publisher.url), limits=HttpLimits(unsent_bytes=1000)):
+        await until(lambda: bool(publisher.answers("hello")))
+        for number in range(100):
+            await publisher.publish({"type": "ping", "t": number})
+            await until(lambda: len(publisher.answers("pong")) == number + 1)  # noqa: B023 - awaited here
+        assert len(publisher.paths) == 1
 
 
 async def test_answers_after_the_end_are_dropped(publisher: FakePublisher) -> None:

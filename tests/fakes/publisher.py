@@ -27,6 +27,7 @@ class FakePublisher:
         authorizations: the header of each request, or None.
         connections: those that are open.
         greeting: sent first on each connection.
+        leaves: close each connection after that.
         refuse_status: answer requests with this status instead of accepting them.
         echoes: send everything that arrives back to where it came from.
         closed_with: code and reason of each close frame that came.
@@ -39,6 +40,7 @@ class FakePublisher:
         self.authorizations: list[str | None] = []
         self.connections: list[ServerConnection] = []
         self.greeting: list[str] = []
+        self.leaves = False
         self.refuse_status: int | None = None
         self.echoes = False
         self.closed_with: list[tuple[int, str] | None] = []
@@ -125,6 +127,8 @@ class FakePublisher:
             with suppress(ConnectionClosed):
                 for message in self.greeting:
                     await connection.send(message)
+                if self.leaves:
+                    return
                 async for message in connection:
                     assert isinstance(message, str)
                     self.received.append(json.loads(message))
