@@ -147,7 +147,9 @@ def translated(error: BaseException) -> OutOfMemoryError | DeviceLostError | Non
 
 @contextmanager
 def running_on(device: torch.device, *, fixed_shapes: bool = False) -> Iterator[None]:
-    """Calculate on a device: float32 is float32, not TF32; all flags come back as they were.
+    """Calculate on a device; all flags come back as they were.
+
+    On CUDA float32 is float32, not TF32, and the same numbers give the same results every time.
 
     Args:
         fixed_shapes: let cuDNN try its kernels once per shape and keep the fastest.
@@ -157,18 +159,20 @@ def running_on(device: torch.device, *, fixed_shapes: bool = False) -> Iterator[
         return
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-    benchmark, conv_precision = cudnn.benchmark, cudnn.conv.fp32_precision
+    benchmark, deterministic = cudnn.benchmark, cudnn.deterministic
+    conv_precision = cudnn.conv.fp32_precision
     # torch keeps the matmul's under two names and raises in the matmul when they disagree;
     # this call sets both.
     older, newer = torch.get_float32_matmul_precision(), matmul.fp32_precision
     try:
         torch.set_float32_matmul_precision("highest")
         cudnn.conv.fp32_precision = "ieee"
-        cudnn.benchmark = benchmark or fixed_shapes
+        cudnn.benchmark, cudnn.deterministic = benchmark or fixed_shapes, True
         with torch.cuda.device(device):
             yield
     finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision = benchmark, conv_precision
+        cudnn.benchmark, cudnn.deterministic = benchmark, deterministic
+        cudnn.conv.fp32_precision = conv_precision
         torch.set_float32_matmul_precision(older)
         if matmul.fp32_precision != newer:
             matmul.fp32_precision = newer

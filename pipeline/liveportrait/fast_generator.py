@@ -69,9 +69,7 @@ class FastGenerator:
             x = block(x, segment)
         x = self._up_1(self._up_0(x, segment), segment)
         image = _conv(functional.leaky_relu_(x, _SLOPE), self._image)
-        logits = functional.pixel_shuffle(image, 2).float()
-        # Without the sum, what overflowed to infinity would be clean white or black.
-        return torch.sigmoid(logits).add_(logits * 0.0).contiguous()
+        return _squashed(functional.pixel_shuffle(image, 2)).contiguous()
 
 
 class _MiddleBlock:
@@ -255,6 +253,12 @@ def _cells(segment: Tensor, conv: Folded, p: int, q: int) -> Tensor:
 
 def _conv(x: Tensor, conv: Folded) -> Tensor:
     return functional.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
+
+
+def _squashed(x: Tensor) -> Tensor:
+    """The sigmoid in float32; not a number where a half overflowed, rather than white or black."""
+    x = x.float()
+    return torch.sigmoid(x).add_(x * 0.0)
 
 
 def _whitened(x: Tensor) -> Tensor:

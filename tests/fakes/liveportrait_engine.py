@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,3 +55,30 @@ class FlatEngine:
         broken = self.frames <= self.faults
         level = torch.full((), float("nan")) if broken else features.mean()
         return level.expand(1, 3, 512, 512).clone()
+
+
+class Recording:
+    """Repeats work into the memory of the first run, as a graph does; fails to order."""
+
+    def __init__(self, *, warm_up: Exception | None = None, capture: Exception | None = None):
+        self.errors = {"warm_up": warm_up, "capture": capture}
+        self.calls: list[str] = []
+
+    def warm_up(self, work: Callable[[], Tensor]) -> None:
+        self._called("warm_up")
+        work()
+
+    def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        self._called("capture")
+        packed = work()
+        return lambda: packed.copy_(work())
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if error := self.errors[name]:
+            raise error
+
+
+def at(value: float) -> Tensor:
+    """Keypoints that are all one number."""
+    return torch.full((1, 21, 3), float(value))

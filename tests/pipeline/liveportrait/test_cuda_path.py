@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,35 +19,9 @@ from pipeline.liveportrait.cuda_path import StaticFrame  # noqa: E402
 from pipeline.liveportrait.devices import device_errors  # noqa: E402
 from pipeline.liveportrait.frame_path import painted, unpacked  # noqa: E402
 from pipeline.liveportrait.pinned import PinnedCopies  # noqa: E402
-from tests.fakes.liveportrait_engine import FlatEngine, FlatSource  # noqa: E402
+from tests.fakes.liveportrait_engine import FlatEngine, FlatSource, Recording, at  # noqa: E402
 
 CPU = torch.device("cpu")
-
-
-class Recording:
-    """Repeats work into the memory of the first run, as a graph does; fails to order."""
-
-    def __init__(self, *, warm_up: Exception | None = None, capture: Exception | None = None):
-        self.errors = {"warm_up": warm_up, "capture": capture}
-        self.calls: list[str] = []
-
-    def warm_up(self, work: Callable[[], Tensor]) -> None:
-        self._called("warm_up")
-        work()
-
-    def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        self._called("capture")
-        packed = work()
-        return lambda: packed.copy_(work())
-
-    def _called(self, name: str) -> None:
-        self.calls.append(name)
-        if error := self.errors[name]:
-            raise error
-
-
-def at(value: float) -> Tensor:
-    return torch.full((1, 21, 3), value)
 
 
 def source(level: float) -> FlatSource:

@@ -175,7 +175,7 @@ def test_flags_are_ours_only_while_we_calculate(
         assert before[0] == "tf32"
         try:
             with devices.running_on(torch.device("cuda"), fixed_shapes=True):
-                assert flags() == ("ieee", "ieee", "highest", True)
+                assert flags() == ("ieee", "ieee", "highest", True, True)
                 if fails:
                     raise KeyError
         except KeyError:
@@ -185,10 +185,11 @@ def test_flags_are_ours_only_while_we_calculate(
         torch.set_float32_matmul_precision(older)
 
 
-def flags() -> tuple[str, str, str, bool]:
+def flags() -> tuple[str, str, str, bool, bool]:
     return (
         torch.backends.cuda.matmul.fp32_precision,
         torch.backends.cudnn.conv.fp32_precision,
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
     )

@@ -145,6 +145,14 @@ def test_whitening_is_the_instance_norm_and_commutes_with_upsampling() -> None:
     assert close(small, functional.instance_norm(upsampled))
 
 
+def test_what_overflowed_is_seen_in_the_picture() -> None:
+    """The sigmoid of infinity would be plain white."""
+    x = torch.tensor((-1e4, 0.0, 6e4, float("inf"), -float("inf"), float("nan")))
+    found = fast_generator._squashed(x.half())
+    assert found[:3].tolist() == [0.0, 0.5, 1.0]
+    assert torch.isnan(found[3:]).all()
+
+
 def test_modulation_of_an_upsampled_tensor_needs_no_upsampling() -> None:
     """Every small value modulates its 2x2 pixels."""
     small = double(1, 5, 4, 4)
