@@ -230,10 +230,12 @@ def test_neck_and_head_are_turned_together() -> None:
     """Performers share a turn between both bones; the neck counts with the head that follows."""
     marionette = Marionette()
     assert heard(marionette, bone("Neck", "y", 8.0)) is None
-    controls = heard(marionette, bone("Head", "y", 7.0))
-    assert controls is not None
-    assert controls.head == pytest.approx({"pitch": 0.0, "yaw": 15.0, "roll": 0.0}, abs=1e-4)
-    assert controls.weights == {}
+    for axis, expected in (("y", (0.0, 15.0, 0.0)), ("x", (7.0, 8.0, 0.0))):
+        controls = heard(marionette, bone("Head", axis, 7.0))
+        assert controls is not None
+        angles_deg = tuple(controls.head[name] for name in ("pitch", "yaw", "roll"))
+        assert angles_deg == pytest.approx(expected, abs=1e-4)
+        assert controls.weights == {}
 
 
 def test_angles_stay_within_their_limits_and_size_does_not_matter() -> None:
@@ -353,11 +355,12 @@ async def test_what_was_not_logged_is_counted_in_the_next_line(
             for _ in range(3):
                 running.send(b"rubbish")
             await until(lambda: running.bad("invalid_message") == 3)
-            now_s += vmc.COMPLAIN_EVERY_S
-            running.send(b"rubbish")
-            await until(lambda: running.bad("invalid_message") == 4)
+            for count in (4, 5):
+                now_s += vmc.COMPLAIN_EVERY_S
+                running.send(b"rubbish")
+                await until(lambda: running.bad("invalid_message") == count)  # noqa: B023 - awaited here
     unsaid = [line["unsaid"] for line in lines if line["event"] == "vmc_bad_datagram"]
-    assert unsaid == [0, 2]
+    assert unsaid == [0, 2, 0]
 
 
 async def test_a_datagram_over_the_limit_is_refused() -> None:
