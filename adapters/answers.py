@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from adapters import event_codec
-from adapters.event_codec import INTERNAL
+from adapters.producer_answers import INTERNAL
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError, PortraitError
 from pipeline.ports import DaemonPort, StagePort
 from pipeline.types import ErrorInfo

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from adapters import event_codec as codec
+from adapters import producer_answers as answers
+from adapters import producer_messages as messages
 from adapters.described import JSON
 from adapters.frame_codec import FrameHeader
 from adapters.openapi import SECURITY, TITLE
@@ -26,24 +27,24 @@ the schema of `headers`), and the image file.
 """
 
 _RECEIPTS: Final = (
-    codec.EmotionAccepted,
-    codec.EmotionStarted,
-    codec.EmotionPeaked,
-    codec.EmotionFinished,
-    codec.EmotionSuperseded,
-    codec.EmotionExpired,
-    codec.EmotionRejected,
+    answers.EmotionAccepted,
+    answers.EmotionStarted,
+    answers.EmotionPeaked,
+    answers.EmotionFinished,
+    answers.EmotionSuperseded,
+    answers.EmotionExpired,
+    answers.EmotionRejected,
 )
 REPLIES: Final[Mapping[type, tuple[Any, ...]]] = {
-    codec.EmotionMessage: (*_RECEIPTS, codec.ErrorAnswer),
-    codec.TextMessage: (codec.TextCleanAnswer, *_RECEIPTS, codec.ErrorAnswer),
-    codec.InterruptMessage: (codec.InterruptDoneAnswer, codec.ErrorAnswer),
-    codec.MoodMessage: (codec.MoodOkAnswer, codec.ErrorAnswer),
-    codec.StateMessage: (codec.StateOkAnswer, codec.ErrorAnswer),
-    codec.CharacterMessage: (codec.CharacterSwitchedAnswer, codec.ErrorAnswer),
-    codec.ControlsMessage: (codec.ErrorAnswer,),
-    codec.GetStateMessage: (codec.StateSnapshotAnswer, codec.ErrorAnswer),
-    codec.PingMessage: (codec.Pong, codec.ErrorAnswer),
+    messages.EmotionMessage: (*_RECEIPTS, answers.ErrorAnswer),
+    messages.TextMessage: (answers.TextCleanAnswer, *_RECEIPTS, answers.ErrorAnswer),
+    messages.InterruptMessage: (answers.InterruptDoneAnswer, answers.ErrorAnswer),
+    messages.MoodMessage: (answers.MoodOkAnswer, answers.ErrorAnswer),
+    messages.StateMessage: (answers.StateOkAnswer, answers.ErrorAnswer),
+    messages.CharacterMessage: (answers.CharacterSwitchedAnswer, answers.ErrorAnswer),
+    messages.ControlsMessage: (answers.ErrorAnswer,),
+    messages.GetStateMessage: (answers.StateSnapshotAnswer, answers.ErrorAnswer),
+    messages.PingMessage: (answers.Pong, answers.ErrorAnswer),
 }
 """What a producer may be answered to each message, over the WebSocket."""
 
@@ -94,8 +95,8 @@ class _Document:
         found = self._schemas.resolved(schema)
         name = found["properties"]["type"]["const"]
         message = {"name": name, "payload": schema, "summary": _first_line(found)}
-        if name in codec.EXAMPLES and kind in codec.MESSAGES:
-            message["examples"] = [{"name": name, "payload": dict(codec.EXAMPLES[name])}]
+        if name in messages.EXAMPLES and kind in messages.MESSAGES:
+            message["examples"] = [{"name": name, "payload": dict(messages.EXAMPLES[name])}]
         self._messages[name] = message
         return str(name)
 
@@ -194,7 +195,7 @@ class _Document:
         )
         for kind, replies in REPLIES.items():
             name = self._message(kind)
-            answers = [_in_channel("events", self._message(reply)) for reply in replies]
+            heard = [_in_channel("events", self._message(reply)) for reply in replies]
             yield (
                 f"take_{name}",
                 {
@@ -202,7 +203,7 @@ class _Document:
                     "channel": {"$ref": "#/channels/events"},
                     "summary": self._messages[name]["summary"],
                     "messages": [_in_channel("events", name)],
-                    "reply": {"channel": {"$ref": "#/channels/events"}, "messages": answers},
+                    "reply": {"channel": {"$ref": "#/channels/events"}, "messages": heard},
                 },
             )
 

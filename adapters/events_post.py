@@ -20,9 +20,11 @@ from adapters.answers import (
     status_of,
 )
 from adapters.described import Answer, Body, Refusal, StageQuery, described
-from adapters.event_codec import ClientMessage, Ping
+from adapters.event_codec import ClientMessage
 from adapters.metrics import PrometheusMetrics
 from adapters.producer import RateLimit, Verdict, dispatch, rate_limited
+from adapters.producer_answers import ANSWERED_BY_POST, REFUSED_BY_POST, TAKEN_BY_POST
+from adapters.producer_messages import EXAMPLES, MESSAGES, Ping
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, Metric, StagePort
 from pipeline.types import (
@@ -96,16 +98,13 @@ class EventsByPost:
         return [web.post(events_ws.PATH, self.post)]
 
     @described(
-        Answer(202, "it is taken, and this is the first answer", event_codec.TAKEN_BY_POST),
-        Answer(200, "a question, and its answer", event_codec.ANSWERED_BY_POST),
-        *(
-            Answer(status, ", ".join(codes), event_codec.REFUSED_BY_POST)
-            for status, codes in codes_by_status()
-        ),
+        Answer(202, "it is taken, and this is the first answer", TAKEN_BY_POST),
+        Answer(200, "a question, and its answer", ANSWERED_BY_POST),
+        *(Answer(status, ", ".join(codes), REFUSED_BY_POST) for status, codes in codes_by_status()),
         Refusal(408, "the message took too long to arrive"),
         Refusal(503, "the stage has not answered in time"),
         query=StageQuery,
-        body=Body(event_codec.MESSAGES, examples=event_codec.EXAMPLES),
+        body=Body(MESSAGES, examples=EXAMPLES),
         tag="Producers",
     )
     async def post(self, request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from adapters.described import JSON, Answer, Body, Description, Refusal, description_of
-from adapters.event_codec import HttpError
+from adapters.producer_answers import HttpError
 from adapters.schemas import Schemas
 from pipeline.bodies import PROTOCOL_VERSION
 

@@ -16,7 +16,9 @@ import structlog
 
 from adapters import event_codec
 from adapters.access import HttpLimits, TokenBucket
-from adapters.event_codec import INTERNAL, Incoming, Ping
+from adapters.event_codec import Incoming
+from adapters.producer_answers import INTERNAL
+from adapters.producer_messages import Ping
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import DaemonPort, Metric, Metrics, Reply, StagePort
 from pipeline.types import ErrorInfo, Failure, StageReply

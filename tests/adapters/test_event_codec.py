@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from adapters import event_codec
-from adapters.event_codec import SERVED_TYPES, Ping, decode, encode, peek_id, type_name
+from adapters.event_codec import SERVED_TYPES, decode, encode, peek_id, type_name
+from adapters.producer_messages import AnyMessage, Ping
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import (
     Activity,
@@ -614,9 +615,7 @@ def test_an_http_error_has_the_protocols_form() -> None:
 
 def test_the_structs_describe_themselves() -> None:
     """A JSON schema with ranges and descriptions comes from the validating types."""
-    (schemas, components) = msgspec.json.schema_components(
-        [event_codec.AnyMessage], ref_template="#/{name}"
-    )
+    (schemas, components) = msgspec.json.schema_components([AnyMessage], ref_template="#/{name}")
     assert len(schemas[0]["anyOf"]) == len(SERVED_TYPES)
     properties = components["EmotionMessage"]["properties"]
     assert properties["attack_ms"]["maximum"] == 60_000.0

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from adapters.event_codec import (
     SERVED_TYPES,
     Incoming,
-    Ping,
     decode,
     encode_pong,
     failure,
     peek_id,
 )
 from adapters.event_codec import encode as encode_reply
+from adapters.producer_messages import Ping
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.types import EmotionEvent, Policy
 

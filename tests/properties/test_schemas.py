@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from adapters import event_codec
+from adapters.producer_messages import MESSAGES
 from adapters.schemas import Schemas
 from pipeline.errors import InvalidEventError
 
@@ -21,7 +22,7 @@ EXAMPLES = [
     .splitlines()
 ]
 _SCHEMAS = Schemas()
-_MESSAGE = _SCHEMAS.of(*event_codec.MESSAGES)
+_MESSAGE = _SCHEMAS.of(*MESSAGES)
 VALIDATOR = Draft202012Validator({**_MESSAGE, "components": {"schemas": _SCHEMAS.components}})
 
 # JSON Schema calls 5.0 an integer, the decoder does not; and it leaves names of controls open.
