@@ -385,6 +385,7 @@ EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def invalid(problem: str, field: str | None, event_id: str | None) -> InvalidEventError:
+    """The error of a message whose `field` does not fit."""
     return InvalidEventError(ErrorCode.INVALID_MESSAGE, problem, field=field, event_id=event_id)
 
 
@@ -416,6 +417,7 @@ def angles_of(head: HeadAngles) -> dict[str, float]:
 
 
 def or_none(value: str | UnsetType) -> str | None:
+    """None where the field was left out."""
     return None if value is UNSET else value
 
 
