@@ -110,6 +110,8 @@ async def read_form(request: web.Request, limits: HttpLimits) -> Form:
         HTTPRequestTimeout: it took too long to arrive.
     """
     kind = request.content_type
+    if not request.can_read_body:
+        return Form()
     if kind == URLENCODED:
         return _parsed(await read_body(request, limits, _MAX_TEXT_BYTES))
     if kind != MULTIPART:
