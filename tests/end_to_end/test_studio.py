@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,21 +20,10 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.fakes.browser import CHROMIUM, FLAGS
+
 playwright_api = pytest.importorskip("playwright.async_api")
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 ROOT = Path(__file__).parents[2]
 DESKTOP = (1280, 800)
 PHONE = (390, 844)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class FakeDaemon:
         answer: what a message is answered at once; a test may set it.
         hello: the greeting; None says nothing.
         refuse: status and body instead of a handshake.
+        files: path to content type and body, for plain requests.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class FakeDaemon:
         self.answer: Callable[[Message], list[Message]] = self.usual_answer
         self.hello: Message | None = HELLO
         self.refuse: tuple[int, str] | None = None
+        self.files: dict[str, tuple[str, str]] = {}
         self.accepted = 0
         self.max_size = 65_536
         self._known: set[str] = set()
@@ -146,12 +149,18 @@ class FakeDaemon:
                 return []
 
     def _greet(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path in self.files:
+            content_type, body = self.files[request.path]
+            response = connection.respond(HTTPStatus.OK, body)
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = content_type
+            return response
         self.requests.append((request.path, request.headers.get("Authorization")))
         self._news.set()
         if self.refuse is None:
             return None
         status, body = self.refuse
-        return connection.respond(status, body)  # type: ignore[arg-type]
+        return connection.respond(HTTPStatus(status), body)
 
     async def _take(self, connection: ServerConnection) -> None:
         self.accepted += 1
