@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
 
+README = Path(__file__).parents[2] / "README.md"
 # What every script can use; errors of the client come back as `[name, message, ...]`.
 PRELUDE = """
 const client = await import("/client.js");
@@ -176,6 +179,20 @@ async def test_a_refusal_says_why(daemon: DaemonProcess, tab: Tab) -> None:
     for name, status, message in said:
         assert (name, status) == ("ConnectError", 404)
         assert "nowhere" in message
+
+
+async def test_the_page_of_the_readme(fake: FakeDaemon, tab: Tab, tmp_path: Path) -> None:
+    """From another origin that is allowed: it shows the face, and its button has a receipt."""
+    (page,) = re.findall(r"```html\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    origins = json.dumps([fake.url])
+    with DaemonProcess(tmp_path, AVATAR_AUTH__ALLOWED_ORIGINS=origins) as daemon:
+        assert "http://127.0.0.1:8081/" in page
+        page = page.replace("http://127.0.0.1:8081", daemon.http)
+        fake.files["/"] = ("text/html", f"<!doctype html>{page}")
+        await tab.page.goto(fake.url)
+        await tab.until("document.querySelector('img').naturalWidth > 0")
+        await tab.page.click("button")
+        await tab.until("document.title.startsWith('seen after')")
 
 
 async def test_everything_unsettled_is_sent_again(fake: FakeDaemon, tab: Tab) -> None:
