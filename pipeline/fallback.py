@@ -414,7 +414,8 @@ class FallbackLadder:
 
     def _missed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> str:
         rung.blocker = self._host.worker(rung.name).running
-        rung.late = rung.blocker is future
+        # Where nothing runs, the frame is drawn and being encoded.
+        rung.late = rung.blocker is future or rung.blocker is None
         if not rung.late:
             # Somebody else's job is in the way, such as a portrait being prepared.
             future.cancel()
@@ -663,6 +664,9 @@ class FallbackLadder:
 
     def _mark_failed(self, rung: _Rung, error: BaseException) -> str:
         reason = reason_for(rung.name, error)
+        if rung.name != self._rung and reason != rung.health.reason:
+            # Of the one that serves, the step down is logged.
+            log.warning("renderer_failed", stage=self._stage, renderer=rung.name, reason=reason)
         rung.health.failed(self._clock(), reason, lost=isinstance(error, DeviceLostError))
         return reason
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from pipeline.frame_cache import CachedFrame, FrameCache, FrameFamily, FrameKey, face_of
 from pipeline.picture import timed_encode
 from pipeline.ports import Metrics
-from pipeline.render_host import RenderHost
+from pipeline.render_host import Drawing, RenderHost
 from pipeline.types import ImageFormat, Portrait
 
 
@@ -85,9 +85,16 @@ class FrameMaker:
         return self._stage, purpose
 
     def submit(self, renderer: str, wanted: WantedFace, purpose: str) -> asyncio.Future[MadeFrame]:
-        """Have the frame made, unless a newer one of the same purpose comes first."""
-        job = partial(self._make, renderer, wanted)
-        return self._host.worker(renderer).submit(job, self.turn(purpose))
+        """Have the frame made, unless a newer one of the same purpose comes first.
+
+        It is encoded beside the next frame of a renderer that takes its time, and right away
+        where handing it over would take as long.
+        """
+        worker, draw = self._host.worker(renderer), partial(self._draw, renderer, wanted)
+        finish = partial(self._finish, renderer, wanted)
+        if self._host.encodes_beside(renderer):
+            return worker.submit_in_two(draw, finish, self.turn(purpose))
+        return worker.submit(lambda: finish(draw()), self.turn(purpose))
 
     async def finish(self, renderer: str, wanted: WantedFace, purpose: str) -> MadeFrame:
         """Have the frame made, however long it takes.
@@ -95,14 +102,17 @@ class FrameMaker:
         Raises:
             RenderError: it could not be made.
         """
-        job = partial(self._make, renderer, wanted)
-        return await self._host.finish(renderer, job, self.turn(purpose))
+        draw = partial(self._draw, renderer, wanted)
+        finish = partial(self._finish, renderer, wanted)
+        return await self._host.finish(renderer, lambda: finish(draw()), self.turn(purpose))
 
-    def _make(self, renderer: str, wanted: WantedFace) -> MadeFrame:
-        controls = face_of(wanted.code)
-        drawing = self._host.draw(renderer, wanted.portrait, controls, self._size_px)
+    def _draw(self, renderer: str, wanted: WantedFace) -> Drawing:
+        return self._host.draw(renderer, wanted.portrait, face_of(wanted.code), self._size_px)
+
+    def _finish(self, renderer: str, wanted: WantedFace, drawing: Drawing) -> MadeFrame:
         data = timed_encode(drawing.image, ImageFormat.JPEG, self._quality, self._metrics)
-        frame = CachedFrame(data, controls, MappingProxyType(dict(wanted.weights)))
+        weights = MappingProxyType(dict(wanted.weights))
+        frame = CachedFrame(data, face_of(wanted.code), weights)
         key = self.key(renderer, wanted)
         self._cache.put(key, frame)
         return MadeFrame(key, frame, drawing.render_s)

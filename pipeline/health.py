@@ -22,7 +22,7 @@ STABLE_S: Final = 30.0
 LAST_LATE_RETRY_S: Final = 5.0
 # One late frame is a hiccup of the machine; a second in a row is a renderer too slow.
 MISSES_TO_FAIL: Final = 2
-_REASON_CHARACTERS: Final = 160
+_REASON_CHARACTERS: Final = 320
 
 
 class RendererHealth:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -127,10 +128,14 @@ class RenderHost:
         self._ready: set[str] = set()
         self._clock = clock
         self._touched_s = clock()
+        # Encodes the frames of those that draw in the background, beside their next frame.
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
         # Each thread has the renderers that it made, and closes them when it ends.
         self._mine = _Mine()
         self._workers = {
-            name: RenderWorker(name, on_thread_end=self._close_mine, clock=clock)
+            name: RenderWorker(
+                name, finisher=self._finisher, on_thread_end=self._close_mine, clock=clock
+            )
             for name in self._sources
         }
         self._aside = RenderWorker("prepare", on_thread_end=self._close_mine, clock=clock)
@@ -148,6 +153,10 @@ class RenderHost:
     def worker(self, name: str) -> RenderWorker:
         """The thread of that renderer."""
         return self._workers[name]
+
+    def encodes_beside(self, name: str) -> bool:
+        """Its frames are encoded while it draws the next."""
+        return self._sources[name].background
 
     def is_ready(self, name: str) -> bool:
         """It is loaded and has not been let go since."""
@@ -293,7 +302,9 @@ class RenderHost:
             False if one is still at work after `deadline_s`.
         """
         workers = (*self._workers.values(), self._aside)
-        return all(await asyncio.gather(*(worker.close(deadline_s) for worker in workers)))
+        ended = await asyncio.gather(*(worker.close(deadline_s) for worker in workers))
+        self._finisher.shutdown(wait=False)
+        return all(ended)
 
     # --- in the threads -------------------------------------------------------------------
 

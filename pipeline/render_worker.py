@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from pipeline.errors import DropReason, JobDroppedError
 
 log = structlog.get_logger()
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 MAX_WAITING: Final = 64
@@ -37,6 +39,8 @@ class RenderWorker:
 
     Args:
         name: of the thread, and in logs.
+        finisher: carries out what is to be done with a job's outcome before it is delivered, while
+            the thread goes on with the next job.
         on_thread_end: called in each thread of this worker as its last act, whether it ends by
             `close` or comes back after having been abandoned; frees what the thread owns.
         max_abandoned: how many stuck threads may exist at a time.
@@ -47,12 +51,14 @@ class RenderWorker:
         self,
         name: str,
         *,
+        finisher: Executor | None = None,
         on_thread_end: Callable[[], None] = lambda: None,
         max_abandoned: int = MAX_ABANDONED,
         max_waiting: int = MAX_WAITING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self._finisher = finisher
         self._on_thread_end = on_thread_end
         self._max_abandoned = max_abandoned
         self._max_waiting = max_waiting
@@ -65,13 +71,24 @@ class RenderWorker:
         self._numbers = itertools.count(1)
         self._closing = False
 
+    def submit_in_two(
+        self, job: Callable[[], S], finish: Callable[[S], T], owner: Hashable = None
+    ) -> asyncio.Future[T]:
+        """`submit`, with a second part that the finisher does: the future has its outcome."""
+        return self._submit(job, owner, finish)
+
     def submit(self, job: Callable[[], T], owner: Hashable = None) -> asyncio.Future[T]:
         """Have `job` carried out; cancel the future to withdraw it while it waits.
 
         The future may fail with what the job raised, or with `JobDroppedError`. Nobody has to
         wait for it.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        return self._submit(job, owner, None)
+
+    def _submit(
+        self, job: Callable[[], Any], owner: Hashable, finish: Callable[[Any], Any] | None
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_take_note)
         replaced = None
         with self._changed:
@@ -83,7 +100,7 @@ class RenderWorker:
                 future.set_exception(JobDroppedError(DropReason.FULL))
                 return future
             # An owner's newer job keeps its turn in the queue.
-            self._waiting[owner] = _Job(job, future)
+            self._waiting[owner] = _Job(job, future, finish, self._finisher)
             if self._thread is None:
                 self._start_thread()
             self._changed.notify_all()
@@ -232,11 +249,34 @@ class RenderWorker:
 class _Job:
     work: Callable[[], Any]
     future: asyncio.Future[Any]
+    finish: Callable[[Any], Any] | None = None
+    finisher: Executor | None = None
 
     def carry_out(self) -> Callable[[], None]:
         """Do the work; what is returned hands over its outcome."""
+        if self.finish is None:
+            return self._done(self.work)
         try:
-            return partial(self._deliver, self.work(), None)
+            outcome = self.work()
+        except BaseException as error:
+            return partial(self._deliver, None, error)
+        second = partial(self.finish, outcome)
+        return self._done(second) if self.finisher is None else partial(self._pass_on, second)
+
+    def _pass_on(self, second: Callable[[], Any]) -> None:
+        assert self.finisher is not None
+        try:
+            self.finisher.submit(self._finish_now, second)
+        except RuntimeError:
+            # It is shut down.
+            self._deliver(None, JobDroppedError(DropReason.CLOSED))
+
+    def _finish_now(self, second: Callable[[], Any]) -> None:
+        self._done(second)()
+
+    def _done(self, work: Callable[[], Any]) -> Callable[[], None]:
+        try:
+            return partial(self._deliver, work(), None)
         except StopIteration as error:
             # A future cannot hold this one.
             return partial(self._deliver, None, RuntimeError(f"the job raised {error!r}"))

@@ -64,6 +64,15 @@ async def taken_over(theatre: Theatre) -> Picture:
         await asyncio.sleep(0.002)
 
 
+async def all_drawn(theatre: Theatre) -> None:
+    """Let it take over and draw every face ahead, so that orders are for what the test asks."""
+    await taken_over(theatre)
+    while not {0, 20, 40, 60, 80} <= set(drawn(theatre)):
+        await theatre.picture(0.1)
+        await asyncio.sleep(0.001)
+    await theatre.idle()
+
+
 def fake_frame_of(grey: int) -> Image:
     return np.full((48, 64, 3), grey, np.uint8)
 
@@ -165,7 +174,7 @@ async def test_an_error_goes_down_the_ladder_and_recovers(
 ) -> None:
     """One bad frame costs itself: the next renderer draws it; then it is probed and back."""
     await show(theatre)
-    await taken_over(theatre)
+    await all_drawn(theatre)
     theatre.renderer(NAME).then(fails(error))
     picture = await theatre.picture(0.33)
     assert (picture.key.family.renderer.startswith("mesh"), picture.exact) == (True, True)
@@ -178,7 +187,7 @@ async def test_an_error_goes_down_the_ladder_and_recovers(
 async def test_a_lost_device_is_told_and_not_tried_again(theatre: Theatre) -> None:
     """Only a new process helps; until it comes, the next renderer serves."""
     await show(theatre)
-    await taken_over(theatre)
+    await all_drawn(theatre)
     before = len(drawn(theatre))
     theatre.renderer(NAME).then(fails(DeviceLostError("illegal address")))
     assert (await theatre.picture(0.33)).key.family.renderer.startswith("mesh")
@@ -192,7 +201,7 @@ async def test_a_lost_device_is_told_and_not_tried_again(theatre: Theatre) -> No
 async def test_a_hang_keeps_nobody_waiting(theatre: Theatre) -> None:
     """The next renderer draws in a thread of its own while the stuck one is replaced."""
     await show(theatre)
-    await taken_over(theatre)
+    await all_drawn(theatre)
     gate = Gate()
     theatre.renderer(NAME).then(gate)
     with theatre.haste():
@@ -211,7 +220,7 @@ async def test_a_hang_keeps_nobody_waiting(theatre: Theatre) -> None:
 async def test_a_hiccup_is_bridged_by_its_own_nearest_face(theatre: Theatre) -> None:
     """One late frame does not show another renderer's style if a near face is cached."""
     await show(theatre)
-    await taken_over(theatre)
+    await all_drawn(theatre)
     gate = Gate()
     theatre.renderer(NAME).then(gate)
     with theatre.haste():
