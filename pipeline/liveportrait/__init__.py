@@ -16,6 +16,13 @@
     )
     frame = model.render(prepared, controls)            # (H, W, 3) uint8, pasted back
 
+Around it: `load(..., compile=False, memory_share=None)`, `warmup()`, `begin(prepared, controls)`
+(a frame whose `picture()` is fetched later, so that the next may be begun meanwhile),
+`fallback_reasons`, `overflows` and `close()`. Tensors may be of any floating-point type, any
+strides and any batch size B; others raise `errors.ArgumentError`, which is a ValueError. Memory
+that runs out and devices that are lost raise `OutOfMemoryError` and `DeviceLostError` of
+`pipeline.errors`.
+
 The networks, checkpoint layout, keypoint maths and tables follow the project's specification of
 LivePortrait's inference (paper: arXiv 2407.03168); section numbers in docstrings are its.
 Importing the package does not import torch; touching `LivePortrait` or `Motion` does.

@@ -38,10 +38,13 @@ class Folded(NamedTuple):
     bias: Tensor
 
     def ready(self, dtype: torch.dtype, device: torch.device) -> Folded:
-        """The same in the dtype and on the device that run, channels innermost."""
+        """The same in the dtype and on the device that run, channels innermost.
+
+        Not so on MPS, which keeps its own order and has been wrong about others.
+        """
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
         weight = self.weight.to(dtype).to(device)  # in this order: not every device knows float64
-        if self.weight.dim() in formats:
+        if self.weight.dim() in formats and device.type != "mps":
             weight = weight.contiguous(memory_format=formats[self.weight.dim()])
         return Folded(weight, self.bias.to(dtype).to(device))
 

@@ -26,6 +26,25 @@ def test_the_least_recently_used_portrait_goes_first() -> None:
     assert again == ["b"]
 
 
+def test_a_portrait_that_has_grown_is_counted_anew() -> None:
+    """Others make room for it; what has outgrown the cache is used but not kept."""
+
+    @dataclass
+    class Growing:
+        bytes: int
+
+    cache: PreparedCache[Growing] = PreparedCache(10)
+    first, second = cache.get("a", lambda: Growing(4)), cache.get("b", lambda: Growing(4))
+    second.bytes = 8
+    assert cache.get("b", lambda: Growing(0)) is second
+    assert cache.bytes == 8
+    assert cache.get("a", lambda: first) is first
+    assert cache.bytes == 4
+    first.bytes = 11
+    assert cache.get("a", lambda: Growing(0)) is first
+    assert cache.bytes == 0
+
+
 def test_a_portrait_larger_than_the_cache_is_used_but_not_kept() -> None:
     """It displaces nothing."""
     cache: PreparedCache[Fake] = PreparedCache(10)
