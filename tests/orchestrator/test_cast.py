@@ -200,7 +200,7 @@ async def test_names_are_taken_once(company: Company) -> None:
 async def test_their_number_and_room_are_bounded(tmp_path: Path) -> None:
     """Beyond, nothing is left behind."""
     few = Company(tmp_path / "few", Settings(characters=CharactersSettings(max_uploaded=1)))
-    small = Company(tmp_path / "small", room_bytes=700_000)
+    small = Company(tmp_path / "small", room_bytes=300_000)
     try:
         await few.cast.add(ORDER)
         error = await refusal(few, replace(ORDER, name="eve"))
@@ -320,7 +320,7 @@ async def test_a_picture_that_comes_again_is_not_looked_at_again() -> None:
 
 async def test_large_pictures_are_reduced(company: Company, tmp_path: Path) -> None:
     """What is kept has 1024 pixels a side at most."""
-    large = cv2.resize(np.asarray(photos.astronaut()), (3000, 3000))
+    large = cv2.resize(np.asarray(photos.astronaut()), (2400, 2400))
     await company.cast.add(replace(ORDER, portrait=photos.jpeg(large, 80)))
     png = (tmp_path / "characters" / "ada" / "portrait.png").read_bytes()
     assert max(decode_image(png, name="kept").shape[:2]) <= 1024
