@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -310,3 +311,51 @@ async def test_every_job_has_exactly_one_end(worker: RenderWorker) -> None:
     assert {(owner, 49) for owner in range(8)} <= ran
     dropped = sum(future.exception() is not None for future in futures)
     assert dropped + len(ran) == len(futures)
+
+
+# --- jobs in two parts --------------------------------------------------------------------
+
+
+async def test_the_second_part_is_done_beside_the_next_job() -> None:
+    """The thread goes on while the finisher works; the outcome is the second part's."""
+    with ThreadPoolExecutor(1) as finisher:
+        worker = RenderWorker("test", finisher=finisher)
+        gate = Gate()
+
+        def finish(number: int) -> int:
+            gate()
+            return 10 * number
+
+        first = worker.submit_in_two(lambda: 4, finish, "a")
+        await until(gate.entered.is_set)
+        assert worker.running is None
+        assert await worker.run(lambda: 5, "b") == 5
+        assert not first.done()
+        gate.open()
+        assert await first == 40
+        assert await worker.close(5.0)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+async def test_an_error_in_either_part_is_the_outcome(part: int) -> None:
+    """Whoever waits hears of it."""
+
+    def trouble(*_: object) -> int:
+        raise ValueError("no")
+
+    with ThreadPoolExecutor(1) as finisher:
+        worker = RenderWorker("test", finisher=finisher)
+        first = trouble if part == 0 else lambda: 1
+        with pytest.raises(ValueError, match="no"):
+            await worker.submit_in_two(first, trouble, "a")
+        assert await worker.close(5.0)
+
+
+async def test_a_finisher_that_is_shut_down_drops_the_job() -> None:
+    """At the stop nobody is kept waiting for a second part that never comes."""
+    finisher = ThreadPoolExecutor(1)
+    finisher.shutdown()
+    worker = RenderWorker("test", finisher=finisher)
+    with pytest.raises(JobDroppedError):
+        await worker.submit_in_two(lambda: 1, lambda number: number, "a")
+    assert await worker.close(5.0)

@@ -112,7 +112,8 @@ def test_the_daemon_takes_liveportrait_over_and_survives_its_weights(
         "AVATAR_LIVEPORTRAIT__THREADS": "1",
     }
     with DaemonProcess(tmp_path / "state", **settings) as daemon:
-        wait_for(lambda: "appearance_feature_extractor.pth" in (health(daemon)["degraded"] or ""), "the reason")
+        first = "appearance_feature_extractor.pth"
+        wait_for(lambda: first in (health(daemon)["degraded"] or ""), "the reason")
         body = health(daemon)
         assert (body["status"], body["renderer"], body["model_loaded"]) == (
             "degraded", "mesh", False,
