@@ -29,7 +29,7 @@ class CompiledEngine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._compiled: Engine | None = _Compiled(engine)
+        self._compiled: Engine | None = None
         self.fallback_reason: str | None = None
 
     def prepare(self, feature: Tensor, kp_source: Tensor) -> SourceState:
@@ -42,9 +42,11 @@ class CompiledEngine:
         return self._run(lambda engine: engine.decode(features))
 
     def _run(self, work: Callable[[Engine], Result]) -> Result:
-        if self._compiled is None:
+        if self.fallback_reason is not None:
             return work(self._engine)
         try:
+            # Here, for already asking for it can fail.
+            self._compiled = self._compiled or _Compiled(self._engine)
             return work(self._compiled)
         except Exception as error:
             # The compiler raises what it likes; memory and the device are another matter.

@@ -67,6 +67,18 @@ def test_where_compiling_fails_the_engine_runs_as_it_is(
     assert type(error).__name__ in engine.fallback_reason
 
 
+def test_a_torch_that_cannot_compile_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking is enough to fail, and never fails the loading."""
+
+    def refuse(function: object, **options: object) -> None:
+        raise RuntimeError("torch.compile is not supported on this Python")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    engine = CompiledEngine(FlatEngine())
+    assert [draw(engine), draw(engine)] == [63, 63]
+    assert "not supported" in str(engine.fallback_reason)
+
+
 def test_memory_that_runs_out_is_not_the_compilers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays compiled for when there is memory again."""
     compiler = Compiler(torch.OutOfMemoryError("CUDA out of memory."))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +16,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import Tensor  # noqa: E402
 
-from pipeline.liveportrait import pinned  # noqa: E402
-from pipeline.liveportrait.cuda_path import StaticFrame  # noqa: E402
+from pipeline.liveportrait import cuda_path, pinned  # noqa: E402
+from pipeline.liveportrait.cuda_path import CudaPath, GraphCapture, StaticFrame  # noqa: E402
 from pipeline.liveportrait.devices import device_errors  # noqa: E402
 from pipeline.liveportrait.frame_path import painted, unpacked  # noqa: E402
 from pipeline.liveportrait.pinned import PinnedCopies  # noqa: E402
@@ -125,7 +127,7 @@ class Stream:
         pass
 
     def wait_stream(self, other: Stream) -> None:
-        self.log.append("copy stream waits for drawing")
+        self.log.append("stream waits")
 
 
 class Event:
@@ -151,13 +153,14 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     @contextmanager
     def on(stream: Stream) -> Iterator[None]:
-        log.append("copying")
+        log.append("on a stream")
         yield
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("synchronized"))
     monkeypatch.setattr(pinned, "_page_locked", torch.empty_like)
     return log
 
@@ -170,7 +173,7 @@ def test_a_frame_is_waited_for_when_it_is_fetched(log: list[str]) -> None:
     """Sending returns after the copy is ordered behind the drawing; fetching waits, once."""
     copies = PinnedCopies(packed(0))
     sent = copies.send(packed(7))
-    assert log == ["copy stream waits for drawing", "copying", "recorded"]
+    assert log == ["stream waits", "on a stream", "recorded"]
     assert (sent.array() == 7).all()
     assert sent.array() is sent.array()
     assert log[3:] == ["waited"]
@@ -204,3 +207,81 @@ def test_a_third_frame_waits_for_the_first(log: list[str]) -> None:
     copies.close()
     assert (second.array() == 2).all()
     assert log.count("waited") == 3
+
+
+def test_frames_go_from_keypoints_to_arrays(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun, repeated, copied; closing waits for the device and lets go."""
+    monkeypatch.setattr(cuda_path, "GraphCapture", lambda device: Recording())
+    engine = FlatEngine()
+    path = CudaPath(engine, CPU)
+    assert path.fallback_reason is None
+    shown = source(0.25)
+    copies = [path.begin(shown, at(moved)) for moved in (0, 0.25, 0.5)]
+    levels = [level(torch.from_numpy(copy.array())) for copy in copies]
+    assert levels == [63, 127, 191]
+    held = weakref.ref(engine)
+    last = path.begin(shown, at(0))
+    path.close()
+    assert log[-1] == "synchronized"
+    assert level(torch.from_numpy(last.array())) == 63
+    del engine
+    gc.collect()
+    assert held() is None
+
+
+class Graph:
+    """A CUDA graph that runs the work again."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_graph_is_captured_on_the_stream_it_was_warmed_up_on(
+    log: list[str], monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Others may use the device meanwhile; replaying gives the captured memory."""
+    graphs: list[Graph] = []
+
+    def made() -> Graph:
+        graphs.append(Graph())
+        return graphs[-1]
+
+    @contextmanager
+    def capturing(graph: Graph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        assert graph is graphs[0]
+        assert capture_error_mode == "thread_local"
+        log.append("capture begins")
+        yield
+        log.append("capture ends")
+        if fails:
+            raise RuntimeError(
+                "CUDA error: operation failed due to a previous error during capture"
+            )
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", made)
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+
+    def work() -> Tensor:
+        log.append("work")
+        return memory
+
+    memory = packed(5)
+    capture = GraphCapture(CPU)
+    capture.warm_up(work)
+    assert log == ["stream waits", "on a stream", "work", "work", "work", "stream waits"]
+    log.clear()
+    if fails:
+        with pytest.raises(RuntimeError, match="previous error"):
+            capture.capture(work)
+    else:
+        repeat = capture.capture(work)
+        assert repeat() is memory
+        assert repeat() is memory
+        assert graphs[0].replays == 2
+    assert log == ["on a stream", "capture begins", "work", "capture ends"]
