@@ -72,10 +72,13 @@ class CudaPath:
             return self._copies.send(packed)
 
     def close(self) -> None:
-        if self._copies is not None:
-            self._copies.close()
-            torch.cuda.synchronize(self._device)
-        self._engine = self._frame = self._copies = None
+        copies, self._copies = self._copies, None
+        try:
+            if copies is not None:
+                copies.close()
+                torch.cuda.synchronize(self._device)
+        finally:
+            self._engine = self._frame = None
 
 
 class StaticFrame:

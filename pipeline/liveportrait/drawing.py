@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Final, Protocol
 
 import torch
@@ -90,11 +90,13 @@ class Drawer:
 
     def close(self) -> None:
         """Let go of weights, buffers and graphs."""
-        for path in self._paths.values():
-            path.close()
+        paths = list(self._paths.values())
         self._paths.clear()
         self._engines.clear()
         self._maker = None
+        with ExitStack() as stack:  # every one, whatever a lost device says to another
+            for path in paths:
+                stack.callback(path.close)
 
     def _start(
         self, prepared: PreparedPortrait, kp_driving: Tensor, dtype: torch.dtype

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy.typing as npt
+import structlog
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError, PortraitError, RenderError
+from pipeline.errors import (
+    ConfigError,
+    DeviceLostError,
+    OutOfMemoryError,
+    PortraitError,
+    RenderError,
+)
 from pipeline.liveportrait import keypoints
 from pipeline.liveportrait.arguments import (
     FEATURES,
@@ -36,6 +43,8 @@ from pipeline.liveportrait.ratios import OpenRatios
 from pipeline.liveportrait.small_networks import SmallNetworks
 from pipeline.liveportrait.warping_module import Warped
 from pipeline.types import FaceControls, Image, Portrait
+
+log = structlog.get_logger()
 
 DTYPES: Final = {
     "float32": torch.float32,
@@ -296,15 +305,19 @@ class LivePortrait:
     def close(self) -> None:
         """Let go of weights, buffers and graphs; idempotent. Everything else raises afterwards.
 
-        Prepared portraits hold memory of their own until they are let go of.
+        Prepared portraits hold memory of their own until they are let go of. A device that is
+        lost is no obstacle.
         """
         if self._closed:
             return
         self._closed = True
-        with device_errors():
-            self._drawer.close()
-            del self._features, self._motion, self._small, self._small_here
-            release(self.device)
+        del self._features, self._motion, self._small, self._small_here
+        try:
+            with device_errors():
+                self._drawer.close()
+                release(self.device)
+        except (DeviceLostError, OutOfMemoryError) as error:
+            log.warning("close_incomplete", reason=str(error))
 
     @property
     def _engine(self) -> Engine:

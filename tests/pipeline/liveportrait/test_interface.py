@@ -232,6 +232,25 @@ def test_closing_lets_go_of_the_weights(networks: Networks) -> None:
             call()
 
 
+def test_closing_on_a_lost_device(networks: Networks) -> None:
+    """It cannot be waited for; everything is let go of all the same, once and quietly."""
+
+    class Lost:
+        fallback_reason = None
+
+        def close(self) -> None:
+            closed.append(self)
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    closed: list[Lost] = []
+    model = LivePortrait(networks, CPU, torch.float32, fast=False)
+    model._drawer._paths = {torch.float32: Lost(), torch.float16: Lost()}  # type: ignore[dict-item]
+    model.close()
+    model.close()
+    assert len(closed) == 2
+    assert not model._drawer._engines
+
+
 def test_float32_keeps_no_second_copy_of_the_weights(networks: Networks) -> None:
     """A half does, for the wider types that an overflow may ask for."""
     half = LivePortrait(networks, CPU, torch.bfloat16, fast=False)
