@@ -71,6 +71,10 @@ def findings(settings: Settings, config: Path) -> Iterator[Finding]:
     yield from _tried("port", _port, settings)
     yield from _tried("access", _access, settings)
     yield from _tried("state", _state, settings)
+    if settings.vmc.port:
+        yield from _tried("vmc", _vmc, settings)
+    if settings.events.connect:
+        yield Finding("ok", "publishers", f"{len(settings.events.connect)} will be dialled")
     bridge = settings.media_bridge.url
     yield Finding("ok", "media bridge", f"frames go to {bridge}" if bridge else "none is set")
 
@@ -170,6 +174,18 @@ def _port(settings: Settings) -> str:
                 "server.port", f"{host}:{port} cannot be listened on: {error.strerror}"
             ) from error
     return f"{host}:{port} is free"
+
+
+def _vmc(settings: Settings) -> str:
+    host, port = settings.vmc.host, settings.vmc.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            problem = f"UDP {host}:{port} cannot be listened on: {error.strerror}"
+            raise ConfigError("vmc.port", problem) from error
+    return f"face trackers send to UDP {host}:{port}, which is free"
 
 
 def _access(settings: Settings) -> str:

@@ -127,6 +127,25 @@ def test_check_finds_what_would_stop_the_daemon(
         assert any(problem in line for line in failed), failed
 
 
+def test_check_looks_at_the_other_ways_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trackers' port is tried, publishers are counted, an address open to others is refused."""
+    monkeypatch.setenv("AVATAR_EVENTS__CONNECT", '["ws://a.example/", "wss://b.example/"]')
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AVATAR_VMC__PORT", str(taken.getsockname()[1]))
+        assert main(["check"]) == 78
+    text = capsys.readouterr().out
+    assert "vmc.port: UDP 127.0.0.1" in text
+    assert "2 will be dialled" in text
+    assert main(["check"]) == 0
+    assert "which is free" in capsys.readouterr().out
+    monkeypatch.setenv("AVATAR_VMC__HOST", "0.0.0.0")
+    assert main(["check"]) == 78
+    assert "vmc.host: listening on 0.0.0.0" in capsys.readouterr().out
+
+
 def test_settings_errors_end_with_their_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
