@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 from cachetools import TTLCache
 
+from orchestrator.acting import Acted, face_at, idle_life
 from orchestrator.characters import Character, CharacterBook
 from orchestrator.clock import Clock
 from orchestrator.expression.emotions import EmotionTable
@@ -27,6 +28,7 @@ from orchestrator.expression.performance import Performance
 from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
 from orchestrator.expression.tags import OpenTexts, Tag
 from orchestrator.frame_hub import FrameHub
+from orchestrator.journal import CastChanged, Journal, Opened, TableChanged, Took, unrecorded
 from orchestrator.look import Look
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
@@ -103,6 +105,7 @@ class Stage:
         files: thread for reading portraits.
         metrics: where figures go.
         clock: time.
+        journal: is told of all that the faces depend on.
 
     Attributes:
         first_frame: set when the first frame has been published.
@@ -122,6 +125,7 @@ class Stage:
         files: Executor,
         metrics: Metrics,
         clock: Clock,
+        journal: Journal = unrecorded,
     ) -> None:
         self._name = name
         self._server = server
@@ -135,6 +139,7 @@ class Stage:
         self._files = files
         self._metrics = metrics
         self._clock = clock
+        self._journal = journal
         self.changed: Callable[[], None] = lambda: None
 
         self.first_frame = asyncio.Event()
@@ -153,6 +158,7 @@ class Stage:
         self._wake = asyncio.Event()
         self._started_s = clock.now()
         self._progress_s = clock.now()
+        self._sampled_s: float | None = None
         self._interest_until_s = 0.0
         self._seq = -1
         self._published_at: deque[float] = deque(maxlen=512)
@@ -165,6 +171,7 @@ class Stage:
         self._appearing: list[_Switch] = []  # with the frame in the making
         self._awaited: list[_Switch] = []  # in the queue or being prepared
         self._gone = False
+        journal(Opened(name, self._started_s, server, settings, idle, emotions))
 
     # --- what adapters call ---------------------------------------------------------------
 
@@ -211,16 +218,20 @@ class Stage:
                     self._take_emotion(message, reply, now_s)
                 case Interrupt():
                     superseded = self._sequencer.interrupt(message.id, message.fade_s, now_s)
+                    self._note(message, reply, now_s)
                     self._receipts.interrupted(message.id, superseded, reply, now_s)
                 case Mood():
                     self._performance.set_mood(message, now_s)
+                    self._note(message, reply, now_s)
                     self.changed()
                     reply(MoodOk(message.id))
                 case StateChange():
                     self._performance.set_state(message.state, now_s)
+                    self._note(message, reply, now_s)
                     reply(StateOk(message.id))
                 case DirectControls():
                     self._performance.inject(reply, message, now_s)
+                    self._note(message, reply, now_s)
                 case CharacterSwitch():
                     self._take_switch(message, reply)
                 case TextDelta():
@@ -361,7 +372,11 @@ class Stage:
         Raises:
             ValueError: it makes no sense.
         """
-        self._performance.restore_mood(memory.get("mood"), self._clock.now())
+        now_s = self._clock.now()
+        self._performance.restore_mood(memory.get("mood"), now_s)
+        mood = self._performance.mood_memory(now_s)
+        if mood is not None:
+            self._note(Mood(None, **mood), None, now_s)
 
     def reload(self, emotions: EmotionTable, characters: CharacterBook) -> None:
         """Use new tables from the next frame on; running cues go on."""
@@ -369,6 +384,8 @@ class Stage:
         self._characters = characters
         self._sequencer.replace_emotions(emotions)
         self._performance.replace_emotions(emotions)
+        now_s = self._clock.now()
+        self._journal(TableChanged(self._name, now_s, self._sampled_s, emotions))
         if self._character is not None and self._character.name in characters.names:
             self._queue_switch(_Switch(characters.get(self._character.name), None, None))
         self._wake_up()
@@ -458,9 +475,9 @@ class Stage:
             self._metrics.count(Metric.TICKS_SKIPPED, skipped, stage=self._name, reason="late")
         await self._clock.sleep_until(due_s - self._lead.seconds)
         begun_s = self._clock.now()
-        sample, shown = self._sequencer.sample(due_s), self._shown
+        sample, controls = face_at(self._sequencer, self._performance, due_s)
+        self._sampled_s, shown = due_s, self._shown
         self._shown, self._appearing = [], shown
-        controls = self._performance.controls(sample.weights, due_s)
         wants_steps = self._ladder.wants_steps
         steps = self._performance.steps(sample.weights, due_s) if wants_steps else ()
         picture = await self._ladder.picture(controls, sample.weights, steps)
@@ -543,6 +560,7 @@ class Stage:
             self._receipts.cue_resent(event.id, reply)
             return
         accepted = self._sequencer.push(event, now_s)
+        self._note(event, reply, now_s)
         self._accepted[event.id] = (event, accepted)
         self._metrics.count(Metric.CUES_ACCEPTED, stage=self._name)
         self._receipts.cue_accepted(event, reply, now_s)
@@ -644,13 +662,18 @@ class Stage:
         loaded = await loop.run_in_executor(self._files, character.load)
         for warning in loaded.warnings:
             log.warning("portrait_warning", character=character.name, warning=warning)
-        faces = Performance(self._emotions, self._idle(0), character.gains, character.rest)
+        faces = Performance(
+            self._emotions, IdleLife(0, enabled=False), character.gains, character.rest
+        )
         later = faces.every_step() if self._ladder.wants_steps else ()
         await self._ladder.show(loaded.portrait, faces.key_faces(), later, accept_still=first)
         self._character, self._portrait = character, loaded.portrait
         own_seed = self._settings.idle_seed < 0
-        idle = self._idle(character.idle_seed if own_seed else self._settings.idle_seed)
+        seed = character.idle_seed if own_seed else self._settings.idle_seed
+        idle = idle_life(self._idle_settings, seed)
         self._performance.cast(idle, character.gains, character.rest)
+        now_s, key = self._clock.now(), loaded.portrait.key
+        self._journal(CastChanged(self._name, now_s, self._sampled_s, character, seed, key))
         log.info(
             "character_on_stage",
             stage=self._name,
@@ -658,18 +681,10 @@ class Stage:
             landmarks=loaded.portrait.landmarks.source,
         )
 
-    def _idle(self, seed: int) -> IdleLife:
-        idle = self._idle_settings
-        return IdleLife(
-            seed,
-            blink=idle.blink,
-            gaze=idle.gaze,
-            breath=idle.breath,
-            sway=idle.sway,
-            enabled=idle.enabled,
-        )
-
     # --- small things ---------------------------------------------------------------------
+
+    def _note(self, message: Acted, source: Reply | None, now_s: float) -> None:
+        self._journal(Took(self._name, now_s, self._sampled_s, message, source))
 
     def _wake_up(self) -> None:
         self._wake.set()

@@ -21,6 +21,7 @@ import structlog
 from orchestrator.characters import Character, CharacterBook
 from orchestrator.clock import Clock
 from orchestrator.expression.emotions import EmotionTable
+from orchestrator.journal import Journal, unrecorded
 from orchestrator.settings import (
     MAIN_STAGE,
     STAGE_NAME_PATTERN,
@@ -53,6 +54,7 @@ class StageKit:
         server: `name/version` for `hello`.
         deadline_s: a picture is there by then, if only a stand-in.
         files: thread for reading portraits.
+        journal: is told of all that faces depend on.
     """
 
     server: str
@@ -64,6 +66,7 @@ class StageKit:
     files: Executor
     metrics: Metrics
     clock: Clock
+    journal: Journal = unrecorded
 
     def ladder(self, name: str, settings: StageSettings) -> FallbackLadder:
         """What draws the pictures of one stage."""
@@ -391,6 +394,7 @@ class StageSet:
             files=kit.files,
             metrics=kit.metrics,
             clock=kit.clock,
+            journal=kit.journal,
         )
         stage.changed = self._note_change
         try:
