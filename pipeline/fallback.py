@@ -12,10 +12,9 @@ cache. Where the renderer that is shown changes, the pictures cross-fade.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -23,14 +22,17 @@ from typing import Final
 import structlog
 
 from pipeline.ahead import AheadPlan, Face, shows, stand_in
-from pipeline.errors import DeviceLostError, JobDroppedError, OutOfMemoryError, RenderError
+from pipeline.crossfade import FADE_S, CrossFade
+from pipeline.drawing_ahead import DrawingAhead
+from pipeline.errors import DeviceLostError, RenderError
 from pipeline.frame_cache import CachedFrame, CacheStats, FrameCache, FrameKey, face_code
 from pipeline.frame_maker import FrameMaker, MadeFrame, WantedFace
 from pipeline.health import RendererHealth, kind_of, reason_for, was_crowded_out
 from pipeline.introduction import Introducer
 from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric, Metrics
-from pipeline.render_host import RendererSource, RenderHost
+from pipeline.render_host import RenderHost
+from pipeline.rung import Rung
 from pipeline.types import FaceControls, Portrait
 
 __all__ = ["FallbackLadder", "Picture"]
@@ -45,15 +47,8 @@ _PATIENCE: Final = 2.0
 # What the renderers below need of the deadline, should the one above not make it.
 _RESERVE_S: Final = 0.03
 _RESERVE_SHARE: Final = 0.4
-# A renderer that draws within this share of the deadline has time for faces ahead of need.
-_EASY: Final = 0.15
-_RESTING_S: Final = 1.0
-# So many slow probes in a row, the first of which may be a cold one, tell that it is always slow;
-# so many frames within this share of the deadline that it no longer is.
+# So many slow probes in a row, the first of which may be a cold one, tell that it is always slow.
 _SLOW_PROBES: Final = 2
-_QUICK_FRAMES: Final = 3
-_QUICK: Final = 0.6
-FADE_S: Final = 0.25
 _NEUTRAL_WEIGHTS: Final = MappingProxyType({"neutral": 1.0})
 
 
@@ -71,59 +66,6 @@ class _Shown:
     still: bytes
     neutral: tuple[FrameKey, CachedFrame] | None
     pins: Hashable
-
-
-@dataclass(slots=True, eq=False)
-class _Rung:
-    """One renderer of this ladder.
-
-    Attributes:
-        probing: a frame that tells whether it works is under way.
-        ahead: too slow for the stream; it draws faces ahead of need and serves from the cache.
-        slow, quick: probes in a row that were slow, frames in a row that were quick.
-        blocker: the job that kept the last picture waiting in vain. Until it is over, waiting
-            again would only slow the stream down.
-        late: that job is the stage's own.
-        drawing_ahead: the face that it draws ahead now.
-        render_s: what its last frame took.
-    """
-
-    source: RendererSource
-    health: RendererHealth
-    probing: bool = False
-    ahead: bool = False
-    slow: int = 0
-    quick: int = 0
-    blocker: asyncio.Future[object] | None = None
-    late: bool = False
-    drawing_ahead: asyncio.Future[MadeFrame] | None = None
-    render_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    @property
-    def background(self) -> bool:
-        return self.source.background
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """The picture before."""
-
-    renderer: str
-    portrait: str
-    jpeg: bytes
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fade:
-    """A change of renderer under way: from this picture, since then."""
-
-    before: bytes
-    since_s: float
 
 
 class FallbackLadder:
@@ -174,7 +116,7 @@ class FallbackLadder:
         self._metrics = metrics
         self._clock = clock
         self._rungs = tuple(
-            _Rung(source, RendererHealth(patient=source.background)) for source in host.sources
+            Rung(source, RendererHealth(patient=source.background)) for source in host.sources
         )
         self._rung = self._rungs[0].name
         self._drawing: str | None = None
@@ -182,13 +124,17 @@ class FallbackLadder:
         self._shown: _Shown | None = None
         self._wanted: WantedFace | None = None
         self._showing = asyncio.Lock()
-        self._plan: AheadPlan | None = None
-        self._asked_s = clock()
-        self._drew = False
-        self._fade_s = fade_s
-        self._seen: _Seen | None = None
-        self._fade: _Fade | None = None
-        self._fades = itertools.count()
+        self._fade = CrossFade(encoder, quality, deadline_s / 2.0, fade_s)
+        self._ahead = DrawingAhead(
+            self._rungs,
+            host,
+            cache,
+            self._maker,
+            stage=stage,
+            deadline_s=deadline_s,
+            on_failure=self._failed_ahead,
+            clock=clock,
+        )
         for rung in (*host.names, CACHED, NEUTRAL, PORTRAIT):
             metrics.set(Metric.DEGRADED, float(rung == self._rung), stage=stage, rung=rung)
 
@@ -275,7 +221,8 @@ class FallbackLadder:
                 rung.health.succeeded(self._clock())
             self._await_loading(rung)
         self._drawing = done.renderer
-        self._plan_ahead(AheadPlan(portrait, ahead[:1], self._coming, [*ahead[1:], *later]))
+        plan = AheadPlan(portrait, ahead[:1], self.upcoming, [*ahead[1:], *later])
+        self._ahead.replace(plan, _ahead_of(pins))
         self._settle(PORTRAIT if done.renderer is None else CACHED)
         if before is not None:
             self._leave(before.pins)
@@ -284,7 +231,7 @@ class FallbackLadder:
         if pinned < len(done.keys):
             log.warning("frames_not_pinned", stage=self._stage, pinned=pinned, of=len(done.keys))
 
-    def _introduces(self, rung: _Rung) -> bool:
+    def _introduces(self, rung: Rung) -> bool:
         """Whether a portrait is to wait for this renderer; else it is joined in the background."""
         if not rung.background:
             return not rung.health.lost
@@ -300,7 +247,7 @@ class FallbackLadder:
         """Let go of the portrait on stage; `picture` cannot be used after this."""
         if self._shown is not None:
             self._leave(self._shown.pins)
-        self._plan_ahead(None)
+        self._ahead.replace(None, None)
         self._shown = self._wanted = None
 
     # --- pictures -------------------------------------------------------------------------
@@ -322,18 +269,16 @@ class FallbackLadder:
             raise RuntimeError("no portrait is on stage: call show() first")
         self._host.touch()
         self._host.rescue()
-        self._asked_s = self._clock()
         shown = self._shown
         wanted = self._wanted = WantedFace(shown.portrait, face_code(controls), weights)
         picture, source = await self._best(wanted, steps, shown)
         self._problem = picture.degraded
         if picture.key.family.renderer in self._host.names:
             self._drawing = picture.key.family.renderer
-        self._drew = not picture.cached
         self._settle(source)
         self.probe()
-        self._draw_ahead()
-        return await self._faded(picture)
+        self._ahead.after(drew=not picture.cached)
+        return await self._fade.next(picture, self._clock())
 
     async def _best(
         self, wanted: WantedFace, steps: Sequence[Face], shown: _Shown
@@ -358,9 +303,7 @@ class FallbackLadder:
             problem = problem or drawn
         return self._stand_in(wanted, shown, problem)
 
-    async def _drawn_in_time(
-        self, rung: _Rung, wanted: WantedFace, end_s: float
-    ) -> MadeFrame | str:
+    async def _drawn_in_time(self, rung: Rung, wanted: WantedFace, end_s: float) -> MadeFrame | str:
         """The frame, or why there is none."""
         reason = self._obstacle(rung)
         if reason is not None:
@@ -384,7 +327,7 @@ class FallbackLadder:
             return f"{rung.name}: busy"
         return self._failed(rung, error)
 
-    def _obstacle(self, rung: _Rung) -> str | None:
+    def _obstacle(self, rung: Rung) -> str | None:
         """Why not to ask this renderer for a frame now."""
         self._await_loading(rung)
         if rung.health.reason is not None:
@@ -393,11 +336,11 @@ class FallbackLadder:
             return f"{rung.name}: this face is not drawn ahead yet"
         return self._blocked(rung)
 
-    def _await_loading(self, rung: _Rung) -> None:
+    def _await_loading(self, rung: Rung) -> None:
         if rung.background and rung.health.reason is None and not self._host.is_ready(rung.name):
             rung.health.waits(self._clock(), f"{rung.name}: loading")
 
-    def _blocked(self, rung: _Rung) -> str | None:
+    def _blocked(self, rung: Rung) -> str | None:
         """Whether what the last picture waited for in vain is still going on."""
         if rung.blocker is None:
             return None
@@ -412,7 +355,7 @@ class FallbackLadder:
             return self._too_late(rung)
         return self._late_text(rung)
 
-    def _missed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> str:
+    def _missed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> str:
         rung.blocker = self._host.worker(rung.name).running
         # Where nothing runs, the frame is drawn and being encoded.
         rung.late = rung.blocker is future or rung.blocker is None
@@ -426,16 +369,16 @@ class FallbackLadder:
         rung.health.missed(self._clock(), self._late_text(rung))
         return self._late_text(rung)
 
-    def _too_late(self, rung: _Rung) -> str:
+    def _too_late(self, rung: Rung) -> str:
         rung.health.too_late(self._clock(), self._late_text(rung))
         return self._late_text(rung)
 
-    def _late_end(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:
+    def _late_end(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and not was_crowded_out(error):
             self._failed(rung, error)
 
-    def _late_text(self, rung: _Rung) -> str:
+    def _late_text(self, rung: Rung) -> str:
         return f"{rung.name}: no frame within {self._deadline_s * 1000.0:.0f} ms"
 
     def _stand_in(
@@ -500,101 +443,6 @@ class FallbackLadder:
             _encoder=self._encoder,
         )
 
-    # --- changing from one renderer to another ------------------------------------------------
-
-    async def _faded(self, picture: Picture) -> Picture:
-        """The picture, on its way from what another renderer drew of the same portrait."""
-        now_s, seen = self._clock(), self._seen
-        renderer = picture.key.family.renderer
-        self._seen = _Seen(renderer, picture.portrait, picture.jpeg, now_s)
-        if seen is None or seen.portrait != picture.portrait:
-            self._fade = None
-        elif seen.renderer != renderer and now_s > seen.at_s:
-            self._fade = _Fade(seen.jpeg, seen.at_s)
-        if self._fade is None:
-            return picture
-        share = (now_s - self._fade.since_s) / self._fade_s
-        jpeg = await self._mixed(self._fade.before, picture.jpeg, share) if share < 1.0 else None
-        if jpeg is None:
-            self._fade = None
-            return picture
-        self._seen = replace(self._seen, jpeg=jpeg)
-        family = picture.key.family._replace(renderer=f"{renderer} fading in")
-        code = picture.key.code + next(self._fades).to_bytes(8, "little")
-        return replace(picture, key=FrameKey(family, code), jpeg=jpeg)
-
-    async def _mixed(self, before: bytes, after: bytes, share: float) -> bytes | None:
-        """None where it cannot be had in time: then the change is a cut."""
-        future = self._encoder.crossfaded(before, after, share, self._quality)
-        try:
-            await asyncio.wait((future,), timeout=self._deadline_s / 2.0)
-        finally:
-            future.cancel()
-        failed = future.cancelled() or future.exception() is not None
-        return None if failed else future.result()
-
-    # --- drawing ahead of need ----------------------------------------------------------------
-
-    def _coming(self) -> Iterable[Face]:
-        return self.upcoming()
-
-    def _plan_ahead(self, plan: AheadPlan | None) -> None:
-        self._plan = plan
-        for rung in self._rungs:
-            if rung.drawing_ahead is not None:
-                # One that has not begun is no longer wanted.
-                rung.drawing_ahead.cancel()
-        self._draw_ahead()
-
-    def _draw_ahead(self) -> None:
-        """Give a renderer in the background that has time the next face of the plan."""
-        plan = self._plan
-        for rung in self._rungs:
-            if plan is None or not rung.background:
-                return
-            if rung.drawing_ahead is not None or self._obstacle_ahead(rung):
-                continue
-            face = plan.next(rung.name, self._cache, self._maker)
-            if face is None:
-                continue
-            rung.drawing_ahead = self._maker.submit(rung.name, face, "ahead")
-            rung.drawing_ahead.add_done_callback(partial(self._drawn_ahead, rung, plan, face))
-
-    def _obstacle_ahead(self, rung: _Rung) -> bool:
-        if rung.health.reason is not None or not self._host.is_ready(rung.name):
-            return True
-        if rung.ahead:
-            return False
-        resting = self._clock() - self._asked_s > _RESTING_S
-        easy = rung.render_s < _EASY * self._deadline_s
-        return not (resting or easy or not self._drew)
-
-    def _drawn_ahead(
-        self, rung: _Rung, plan: AheadPlan, face: WantedFace, future: asyncio.Future[MadeFrame]
-    ) -> None:
-        rung.drawing_ahead = None
-        error = None if future.cancelled() else future.exception()
-        if error is not None and not was_crowded_out(error):
-            if not isinstance(error, OutOfMemoryError | DeviceLostError | JobDroppedError):
-                plan.give_up(face)
-            self._failed(rung, error)
-            self._settle(self._rung)
-        elif not future.cancelled() and error is None:
-            self._count_speed(rung, future.result().render_s)
-            if plan is self._plan and self._shown is not None:
-                keys = plan.keys(rung.name, self._maker)
-                self._cache.pin(_ahead_of(self._shown.pins), keys)
-        if error is None:
-            self._draw_ahead()
-
-    def _count_speed(self, rung: _Rung, render_s: float) -> None:
-        """Whether one that was too slow for the stream no longer is."""
-        rung.render_s = render_s
-        rung.quick = rung.quick + 1 if render_s < _QUICK * self._deadline_s else 0
-        if rung.ahead and rung.quick >= _QUICK_FRAMES:
-            rung.ahead, rung.slow = False, 0
-            log.info("renderer_keeps_up", stage=self._stage, renderer=rung.name)
-
     # --- failing and recovering -----------------------------------------------------------
 
     def probe(self) -> None:
@@ -612,14 +460,14 @@ class FallbackLadder:
                 # Those below are not needed.
                 return
             if not rung.probing and rung.health.retry_due(now_s):
-                if rung.background and self._plan is not None:
+                if rung.background and self._ahead.plan is not None:
                     # A frame that is of use later, for it may take long.
-                    wanted = self._plan.neutral
+                    wanted = self._ahead.plan.neutral
                 future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
                 rung.probing = True
                 future.add_done_callback(partial(self._probed, rung))
 
-    def _probed(self, rung: _Rung, future: asyncio.Future[MadeFrame]) -> None:
+    def _probed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
         rung.probing = False
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or (error is not None and was_crowded_out(error)):
@@ -635,7 +483,7 @@ class FallbackLadder:
             self._works_again(rung)
         self._settle(self._rung)
 
-    def _loaded(self, rung: _Rung, render_s: float) -> None:
+    def _loaded(self, rung: Rung, render_s: float) -> None:
         """One in the background has drawn a frame: let it serve, as fast as it can."""
         rung.slow = rung.slow + 1 if render_s > self._deadline_s else 0
         if 0 < rung.slow < _SLOW_PROBES and self._host.device(rung.name) != "cpu":
@@ -647,22 +495,26 @@ class FallbackLadder:
                 stage=self._stage,
                 renderer=rung.name,
                 frame_s=round(render_s, 3),
-                faces=self._plan.size if self._plan is not None else 0,
+                faces=self._ahead.plan.size if self._ahead.plan is not None else 0,
             )
         rung.ahead = rung.slow > 0
         self._works_again(rung)
-        self._draw_ahead()
+        self._ahead.go_on()
 
-    def _works_again(self, rung: _Rung) -> None:
+    def _works_again(self, rung: Rung) -> None:
         rung.health.succeeded(self._clock())
         self._problem = None
         self.recovered()
 
-    def _failed(self, rung: _Rung, error: BaseException) -> str:
+    def _failed_ahead(self, rung: Rung, error: BaseException) -> None:
+        self._failed(rung, error)
+        self._settle(self._rung)
+
+    def _failed(self, rung: Rung, error: BaseException) -> str:
         self._take_note(rung.name, error)
         return self._mark_failed(rung, error)
 
-    def _mark_failed(self, rung: _Rung, error: BaseException) -> str:
+    def _mark_failed(self, rung: Rung, error: BaseException) -> str:
         reason = reason_for(rung.name, error)
         if rung.name != self._rung and reason != rung.health.reason:
             # Of the one that serves, the step down is logged.
@@ -692,7 +544,7 @@ class FallbackLadder:
         self._metrics.set(Metric.DEGRADED, 0.0, stage=self._stage, rung=before)
         self._metrics.set(Metric.DEGRADED, 1.0, stage=self._stage, rung=rung)
 
-    def _serves(self, rung: _Rung, source: str) -> bool:
+    def _serves(self, rung: Rung, source: str) -> bool:
         if rung.health.reason is not None:
             return False
         if rung.background and not self._host.is_ready(rung.name):

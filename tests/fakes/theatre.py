@@ -111,9 +111,10 @@ class Theatre:
     @contextmanager
     def haste(self) -> Iterator[None]:
         """Pictures have a short deadline for a while; else it is too long to matter."""
-        before, self.ladder._deadline_s = self.ladder._deadline_s, HASTE_S
+        before = self.ladder._deadline_s
+        self.ladder._deadline_s = self.ladder._ahead._deadline_s = HASTE_S
         yield
-        self.ladder._deadline_s = before
+        self.ladder._deadline_s = self.ladder._ahead._deadline_s = before
 
     async def close(self) -> None:
         self.ladder.close()

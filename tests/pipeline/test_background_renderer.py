@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from pipeline.crossfade import FADE_S
 from pipeline.errors import DeviceLostError, OutOfMemoryError, RenderError
-from pipeline.fallback import FADE_S
 from pipeline.picture import Picture
 from pipeline.types import ARKIT_INDEX, FaceControls, Image
 from tests.fakes.renderer import FakeRenderer, Gate, fails, fake_portrait, takes

@@ -1,0 +1,45 @@
+"""One renderer of a fallback ladder: how it is doing, and what it is busy with."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from pipeline.frame_maker import MadeFrame
+from pipeline.health import RendererHealth
+from pipeline.render_host import RendererSource
+
+
+@dataclass(slots=True, eq=False)
+class Rung:
+    """One renderer of one ladder.
+
+    Attributes:
+        probing: a frame that tells whether it works is under way.
+        ahead: too slow for the stream; it draws faces ahead of need and serves from the cache.
+        slow, quick: probes in a row that were slow, frames in a row that were quick.
+        blocker: the job that kept the last picture waiting in vain. Until it is over, waiting
+            again would only slow the stream down.
+        late: that job is the stage's own.
+        drawing_ahead: the face that it draws ahead now.
+        render_s: what its last frame took.
+    """
+
+    source: RendererSource
+    health: RendererHealth
+    probing: bool = False
+    ahead: bool = False
+    slow: int = 0
+    quick: int = 0
+    blocker: asyncio.Future[object] | None = None
+    late: bool = False
+    drawing_ahead: asyncio.Future[MadeFrame] | None = None
+    render_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def background(self) -> bool:
+        return self.source.background
