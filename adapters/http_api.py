@@ -92,8 +92,7 @@ class _Api:
     @described(Answer(200, "the daemon lives", (HealthBody,)), query=StageQuery)
     async def health(self, request: web.Request) -> web.Response:
         """Whether the daemon lives, and how well."""
-        self._check_stage(request)
-        return json_answer(self._daemon.health())
+        return json_answer(self._daemon.health(_stage_name(request)))
 
     @open_to_all
     @described(
@@ -103,8 +102,7 @@ class _Api:
     )
     async def ready(self, request: web.Request) -> web.Response:
         """Whether frames are being published."""
-        self._check_stage(request)
-        reason = self._daemon.not_ready_reason()
+        reason = self._daemon.not_ready_reason(_stage_name(request))
         if reason is not None:
             raise web.HTTPServiceUnavailable(text=reason)
         body: ReadyBody = {"status": "ready"}
@@ -137,7 +135,10 @@ class _Api:
         """The newest frame."""
         newest = await stage_of(self._daemon, request).picture(ImageFormat.JPEG)
         if newest is None:
-            reason = self._daemon.not_ready_reason() or "no frame has been published yet"
+            reason = (
+                self._daemon.not_ready_reason(_stage_name(request))
+                or "no frame has been published yet"
+            )
             raise web.HTTPServiceUnavailable(text=reason)
         _, image = newest
         return web.Response(
@@ -151,8 +152,7 @@ class _Api:
     )
     async def characters(self, request: web.Request) -> web.Response:
         """Who can be shown."""
-        self._check_stage(request)
-        return json_answer(self._daemon.characters())
+        return json_answer(self._daemon.characters(_stage_name(request)))
 
     @described(
         Answer(200, "the labels and the range of intensities", (ExpressionsBody,)),
@@ -168,6 +168,10 @@ class _Api:
         return json_answer(body)
 
     def _check_stage(self, request: web.Request) -> None:
-        """These are the same for every stage, and there before the first; a wrong name is wrong."""
+        """The same for every stage, and there before the first; a wrong name is wrong."""
         if "stage" in request.query:
             stage_of(self._daemon, request)
+
+
+def _stage_name(request: web.Request) -> str | None:
+    return request.query.get("stage")

@@ -223,9 +223,9 @@ class Daemon:
     def _main(self) -> Stage | None:
         return self._stages.main if self._stages is not None else None
 
-    def health(self) -> HealthBody:
-        """The body of GET /health."""
-        stage = self._main
+    def health(self, name: str | None = None) -> HealthBody:
+        """The body of GET /health: of the daemon, and of the stage of that name."""
+        stage = self._main if name is None else self.stage(name)
         renderer = stage.renderer() if stage is not None else None
         degraded = stage.degraded if stage is not None else None
         return {
@@ -239,15 +239,19 @@ class Daemon:
             "degraded": degraded,
         }
 
-    def not_ready_reason(self) -> str | None:
-        """None when frames are being published, else why not."""
+    def not_ready_reason(self, name: str | None = None) -> str | None:
+        """None when frames are being published on that stage, else why not."""
         if self._not_ready is not None:
             return self._not_ready
-        return None if self._making_progress() else "no frame for too long"
+        stage = self._main if name is None else self.stage(name)
+        if stage is None or not self._in_progress(stage):
+            return "no frame for too long"
+        return None if stage.published else "no frame yet"
 
-    def characters(self) -> CharactersBody:
-        """The body of GET /v1/characters."""
-        on_stage = self._main.character_name if self._main is not None else None
+    def characters(self, name: str | None = None) -> CharactersBody:
+        """The body of GET /v1/characters; `current` is who is on the stage of that name."""
+        stage = self._main if name is None else self.stage(name)
+        on_stage = stage.character_name if stage is not None else None
         listed = self._cast.bodies() if self._cast is not None else []
         return {"characters": listed, "current": on_stage}
 
@@ -491,8 +495,10 @@ class Daemon:
         self.still_rendering = not await host.close(RENDER_STOP_S)
 
     def _making_progress(self) -> bool:
-        stage = self._main
-        return stage is not None and self._clock.now() - stage.progress_s < PROGRESS_S
+        return self._main is not None and self._in_progress(self._main)
+
+    def _in_progress(self, stage: Stage) -> bool:
+        return self._clock.now() - stage.progress_s < PROGRESS_S
 
     def _device_lost(self, reason: str) -> None:
         """Only a new process helps: end with the status that is restarted."""

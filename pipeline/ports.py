@@ -140,16 +140,28 @@ class DaemonPort(Protocol):
         """
         ...
 
-    def health(self) -> HealthBody:
-        """The body of GET /health, ready for JSON."""
+    def health(self, name: str | None = None) -> HealthBody:
+        """The body of GET /health, ready for JSON, about the stage of that name.
+
+        Raises:
+            InvalidEventError: code `unknown_stage`.
+        """
         ...
 
-    def not_ready_reason(self) -> str | None:
-        """None when frames are being published, else why not."""
+    def not_ready_reason(self, name: str | None = None) -> str | None:
+        """None when frames are being published on the stage of that name, else why not.
+
+        Raises:
+            InvalidEventError: code `unknown_stage`.
+        """
         ...
 
-    def characters(self) -> CharactersBody:
-        """The body of GET /v1/characters, ready for JSON."""
+    def characters(self, name: str | None = None) -> CharactersBody:
+        """The body of GET /v1/characters, ready for JSON, about the stage of that name.
+
+        Raises:
+            InvalidEventError: code `unknown_stage`.
+        """
         ...
 
     def expressions(self) -> Sequence[str]:

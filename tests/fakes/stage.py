@@ -164,13 +164,16 @@ class FakeDaemon:
             raise InvalidEventError(ErrorCode.UNKNOWN_STAGE, problem, field="stage")
         return self.stages[name]
 
-    def health(self) -> Mapping[str, Any]:
+    def health(self, name: str | None = None) -> Mapping[str, Any]:
+        self.stage(name)
         return {"status": "ok", "renderer": "fake", "device": "cpu", "degraded": None}
 
-    def not_ready_reason(self) -> str | None:
+    def not_ready_reason(self, name: str | None = None) -> str | None:
+        self.stage(name)
         return self.reason
 
-    def characters(self) -> Mapping[str, Any]:
+    def characters(self, name: str | None = None) -> Mapping[str, Any]:
+        self.stage(name)
         return {"characters": [{"name": "astronaut"}], "current": "astronaut"}
 
     def expressions(self) -> Sequence[str]:

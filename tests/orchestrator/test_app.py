@@ -31,6 +31,9 @@ class Housekept:
         self.loops.append(asyncio.get_running_loop())
         return {"viewers": {}}
 
+    def release_idle(self) -> None:
+        self.loops.append(asyncio.get_running_loop())
+
     async def now(self) -> None:
         self.loops.append(asyncio.get_running_loop())
 
@@ -41,13 +44,13 @@ async def test_housekeeping_runs_in_the_event_loop(tmp_path: Path) -> None:
     daemon = Daemon(settings, default_config_dir() / "avatar.toml")
     kept = Housekept()
     cache = FrameCache(2**20, RecordingMetrics())
-    scheduler = daemon._housekeeping(cast(Any, kept), cache, cast(Any, kept))
+    scheduler = daemon._housekeeping(cast(Any, kept), cast(Any, kept), cache, cast(Any, kept))
     try:
         jobs = scheduler.get_jobs()
         assert len(jobs) == 3
         for job in jobs:
             await job.func()
-        assert kept.loops == [asyncio.get_running_loop()] * 3
+        assert kept.loops == [asyncio.get_running_loop()] * 4
     finally:
         scheduler.shutdown(wait=False)
         await asyncio.sleep(0)
