@@ -23,7 +23,6 @@ from pipeline.errors import AvatarError, ConfigError
 Verdict = Literal["ok", "note", "FAIL"]
 # Below this a recorded face is hardly the one that is shown.
 LEAST_EXPLAINED: Final = 0.3
-OPTIONAL_PACKAGES: Final = ("torch", "onnxruntime", "insightface")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,22 +142,40 @@ def _recordings(emotions: EmotionTable) -> Iterator[Finding]:
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
-    from orchestrator.renderers import choose_renderers
+    from orchestrator.renderers import PACKAGES, choose_renderers
 
     try:
         sources, reason = choose_renderers(settings)
-        renderer = sources[0].make()
-        yield Finding("ok", "renderer", f"{renderer.name} on {renderer.device}: {reason}")
-        renderer.close()
+        for source in sources:
+            if source.background:
+                # It takes long to load, and the next one serves meanwhile: its files are looked at.
+                yield Finding("ok", "renderer", f"{source.name}, in the background: {reason}")
+                continue
+            renderer = source.make()
+            yield Finding("ok", "renderer", f"{renderer.name} on {renderer.device}: {reason}")
+            renderer.close()
     except AvatarError as error:
         yield Finding("FAIL", "renderer", str(error))
     yield Finding("ok", "gpu", gpu_name() or "none that the NVIDIA driver knows of")
-    missing = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     text = f"not installed: {', '.join(missing)}" if missing else "its packages are installed"
-    weights = settings.liveportrait.weights_dir
-    if weights and not Path(weights).is_dir():
-        yield Finding("note", "liveportrait", f"liveportrait.weights_dir: no folder {weights}")
     yield Finding("note", "liveportrait", text)
+    if settings.liveportrait.weights_dir:
+        yield from _weights(Path(settings.liveportrait.weights_dir).expanduser(), settings)
+
+
+def _weights(folder: Path, settings: Settings) -> Iterator[Finding]:
+    from orchestrator.models.catalogue import bundled_catalogue
+    from orchestrator.models.checking import examine
+
+    remedy = f"avatar-orchestrator models download --to {folder}"
+    if not folder.is_dir():
+        problem = f"liveportrait.weights_dir: no folder {folder}; {remedy}"
+        insisted = settings.renderer.backend == "liveportrait"
+        yield Finding("FAIL" if insisted else "note", "weights", problem)
+        return
+    for finding in examine(bundled_catalogue(), folder, remedy):
+        yield Finding(finding.verdict, "weights", f"{finding.topic}: {finding.text}")
 
 
 def _port(settings: Settings) -> str:

@@ -123,7 +123,7 @@ def test_check_finds_what_would_stop_the_daemon(
         monkeypatch.setenv("AVATAR_SERVER__PORT", str(taken.getsockname()[1]))
         assert main(["check"]) == 78
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
-    for problem in ("server.port", "nobody", "renderer.backend", "file"):
+    for problem in ("server.port", "nobody", "liveportrait.weights_dir", "file"):
         assert any(problem in line for line in failed), failed
 
 
