@@ -38,7 +38,6 @@ from adapters.viewer import Audience
 from adapters.vmc import VmcInput, check_host
 from orchestrator import __version__
 from orchestrator.cast import Cast
-from orchestrator.character_store import CharacterStore
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
 from orchestrator.expression.emotions import EmotionTable
@@ -52,13 +51,13 @@ from orchestrator.lifecycle import (
     stop_step,
 )
 from orchestrator.logs import logging_to
-from orchestrator.motion import read_motion
 from orchestrator.pictures import Pictures
 from orchestrator.renderers import choose_renderers
-from orchestrator.settings import Settings, StageOverrides, default_config_dir, state_dir
+from orchestrator.settings import Settings, StageOverrides, state_dir
 from orchestrator.stage import Stage
 from orchestrator.stages import StageKit, StageSet
 from orchestrator.state_file import StateFile, StateSaver
+from orchestrator.tables import character_store, load_tables
 from orchestrator.uploads import Uploads
 from pipeline.bodies import CharactersBody, HealthBody, StageBody, StagesBody
 from pipeline.errors import (
@@ -90,47 +89,6 @@ RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
 SPARE_FILES: Final = 256
-
-
-def emotions_file(settings: Settings, config_file: Path) -> Path:
-    """The emotion table that the settings name, else the one beside the settings."""
-    if settings.emotions.file:
-        return Path(settings.emotions.file).expanduser()
-    return _beside(config_file, "emotions.toml")
-
-
-def characters_dir(settings: Settings, config_file: Path) -> Path:
-    """The folder of characters that the settings name, else the one beside the settings."""
-    if settings.characters.dir:
-        return Path(settings.characters.dir).expanduser()
-    return _beside(config_file, "characters")
-
-
-def _beside(config_file: Path, name: str) -> Path:
-    beside = config_file.parent / name
-    return beside if beside.exists() else default_config_dir() / name
-
-
-def everybody(
-    settings: Settings, config_file: Path, emotions: EmotionTable, store: CharacterStore
-) -> CharacterBook:
-    """The characters of the configuration, and those that were added at run time.
-
-    Raises:
-        ConfigError: a file of the configuration is wrong, or there is no character at all.
-    """
-    book = CharacterBook.load(characters_dir(settings, config_file), emotions.labels)
-    added = store.load(emotions.labels)
-    for name in book.names:
-        if name in added:
-            log.warning("uploaded_character_hidden", character=name)
-    return book.with_all(added)
-
-
-def character_store(settings: Settings) -> CharacterStore:
-    """Where characters are kept that are added at run time."""
-    folder = state_dir(settings) / "characters"
-    return CharacterStore(folder, settings.characters.max_uploaded_bytes)
 
 
 def access_policy(settings: Settings) -> AccessPolicy:
@@ -196,7 +154,7 @@ class Daemon:
         self._notifier = SystemdNotifier()
         self._store = character_store(settings)
         self._store.clean_up()
-        self._emotions, self._characters = self._tables()
+        self._emotions, self._characters = load_tables(settings, config_file, self._store)
         self._sources, self._why = choose_renderers(settings)
         self._gpu = gpu_name()
         self._state = StateFile(state_dir(settings))
@@ -308,7 +266,7 @@ class Daemon:
     async def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            emotions, characters = await _there(self._cast).reread(self._tables)
+            emotions, characters = await _there(self._cast).reread(self._read_tables)
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
         else:
@@ -317,6 +275,9 @@ class Daemon:
                 self._stages.reload(emotions, characters)
             log.info("reloaded", emotions=len(emotions.labels), characters=list(characters.names))
         self._notifier.ready()
+
+    def _read_tables(self) -> tuple[EmotionTable, CharacterBook]:
+        return load_tables(self._settings, self._config_file, self._store)
 
     async def _live(self, resources: AsyncExitStack) -> None:
         settings = self._settings
@@ -559,11 +520,6 @@ class Daemon:
         scheduler.add_job(probe, "interval", seconds=PROBE_S, coalesce=True)
         scheduler.start()
         return scheduler
-
-    def _tables(self) -> tuple[EmotionTable, CharacterBook]:
-        file = emotions_file(self._settings, self._config_file)
-        emotions = EmotionTable.load(file, motions=read_motion)
-        return emotions, everybody(self._settings, self._config_file, emotions, self._store)
 
 
 def _there(part: _Part | None) -> _Part:

@@ -101,19 +101,22 @@ def _opencv() -> Finding:
 
 
 def _files(settings: Settings, config: Path) -> Iterator[Finding]:
-    from orchestrator.app import characters_dir, emotions_file
-    from orchestrator.characters import CharacterBook
+    from orchestrator.tables import character_store, emotions_file, everybody
 
     try:
         emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)
         yield Finding("ok", "emotions", ", ".join(emotions.labels))
         yield from _recordings(emotions)
-        book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
+        book = everybody(settings, config, emotions, character_store(settings))
     except ConfigError as error:
         yield Finding("FAIL", "files", str(error))
         return
+    needed = {"stage": settings.stage} | {
+        f"stages.{name}": each.over(settings.stage) for name, each in settings.stages.items()
+    }
+    names = {each.character for each in needed.values()}
     for character in book:
-        wanted = character.name == settings.stage.character
+        wanted = character.name in names
         try:
             loaded = character.load()
         except AvatarError as error:
@@ -125,9 +128,13 @@ def _files(settings: Settings, config: Path) -> Iterator[Finding]:
         yield Finding("ok", "character", text + (", shown first" if wanted else ""))
         for warning in loaded.warnings:
             yield Finding("note", "character", f"{character.name}: {warning}")
-    if settings.stage.character not in book.names:
-        problem = f"stage.character: there is no {settings.stage.character!r}"
-        yield Finding("FAIL", "character", f"{problem}; there are {', '.join(book.names)}")
+    for table, stage in needed.items():
+        if stage.character not in book.names:
+            problem = f"{table}.character: there is no {stage.character!r}"
+            yield Finding("FAIL", "character", f"{problem}; there are {', '.join(book.names)}")
+        else:
+            picture = f"{stage.width}x{stage.height} at {stage.fps:g} fps"
+            yield Finding("ok", table, f"{stage.character}, {picture}")
 
 
 def _recordings(emotions: EmotionTable) -> Iterator[Finding]:

@@ -9,13 +9,12 @@ from typing import Final, TextIO
 
 import msgspec
 
-from orchestrator.app import characters_dir, emotions_file
-from orchestrator.characters import CharacterBook
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
 from orchestrator.look import Look
 from orchestrator.motion import read_motion
 from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings
+from orchestrator.tables import character_store, emotions_file, everybody
 from pipeline.contact_sheet import contact_sheet
 from pipeline.encoding import encode
 from pipeline.errors import ConfigError
@@ -99,7 +98,7 @@ def _subject(
         detectors = face_detectors(settings)
         loaded = load_portrait(options.portrait, landmarks=options.landmarks, detectors=detectors)
         return loaded, Look(emotions)
-    book = CharacterBook.load(characters_dir(settings, config), emotions.labels)
+    book = everybody(settings, config, emotions, character_store(settings))
     character = book.get(options.character or settings.stage.character)
     return character.load(), Look(emotions, character.gains, character.rest)
 
