@@ -421,7 +421,7 @@ export class Producer extends EventTarget {
   #texts = new Map();
   #textCues = new Map();
   #textId = null;
-  #givenIds = new Set();
+  #usedIds = new Set();
   #controls = null;
   #controlsError = null;
   #prefix = randomPrefix();
@@ -468,10 +468,6 @@ export class Producer extends EventTarget {
    * @returns {Promise<Cue>} once it is accepted; rejects with EmotionRejected
    */
   emotion(emotion, intensity = 1, { signal, id, ...options } = {}) {
-    if (id !== undefined) {
-      const error = this.#noteId(id);
-      if (error) return Promise.reject(error);
-    }
     const message = { type: "emotion", id: id ?? this.#newId(), intensity, ...options };
     if (emotion !== null && emotion !== undefined) message.emotion = emotion;
     return this.#ask(message, { signal });
@@ -598,31 +594,41 @@ export class Producer extends EventTarget {
 
   /** An id counts once: the daemon says of the second only that it knows it. */
   #noteId(id) {
-    if (this.#givenIds.has(id)) {
-      return new RequestError({ code: "id_reused", message: `${id} was used already`, field: "id" });
+    this.#usedIds.add(id);
+    if (this.#usedIds.size > REMEMBERED_IDS) {
+      this.#usedIds.delete(this.#usedIds.values().next().value);
     }
-    this.#givenIds.add(id);
-    if (this.#givenIds.size > REMEMBERED_IDS) {
-      this.#givenIds.delete(this.#givenIds.values().next().value);
+  }
+
+  /** Why this cannot be sent, whatever the daemon thinks of it; null if it can. */
+  #wrong(message, key) {
+    if ("id" in message && !/^[ -~]{1,64}$/.test(message.id)) {
+      const problem = "an id is a string of 1 to 64 printable ASCII characters";
+      return new RequestError({ code: "invalid_message", message: problem, field: "id" });
+    }
+    if (this.#usedIds.has(key)) {
+      const problem = `${key} was used; take another id`;
+      return new RequestError({ code: "id_reused", message: problem, field: "id" });
+    }
+    if (this.#ledger.length >= this.#maxPending) {
+      return new FullError(
+        `${this.#maxPending} messages and cues wait for their answers; wait for some`,
+      );
     }
     return null;
   }
 
   #ask(message, { key = message.id, repeatable = true, signal = undefined } = {}) {
-    const over = this.#over();
-    if (over) return Promise.reject(over);
+    const wrong = this.#over() ?? this.#wrong(message, key);
+    if (wrong) return Promise.reject(wrong);
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (this.#ledger.length >= this.#maxPending) {
-      return Promise.reject(
-        new FullError(`${this.#maxPending} messages and cues wait for their answers; wait for some`),
-      );
-    }
     const request = { key, message, repeatable, sentAt: null, acceptedAt: null, cue: null };
     Object.assign(request, receipt(), { answered: false, received: false });
     const abort = () => this.#withdraw(request, signal.reason);
     signal?.addEventListener("abort", abort, { once: true });
     const forget = () => signal?.removeEventListener("abort", abort);
     request.promise.then(forget, forget);
+    if (message.type === "emotion") this.#noteId(key);
     this.#ledger.push(request);
     this.#unsent.push(request);
     this.#flush();
@@ -635,7 +641,9 @@ export class Producer extends EventTarget {
     // Answers of one text are told apart by their order, so this one's is still awaited.
     if (request.message.type === "text" && request.sentAt !== null) return;
     this.#drop(request);
+    if (!this.#unsent.includes(request)) return;
     this.#unsent = this.#unsent.filter((each) => each !== request);
+    this.#usedIds.delete(request.key);
   }
 
   #flush() {
@@ -816,7 +824,15 @@ export class Producer extends EventTarget {
   #requestOf({ type, id, t }) {
     if (type === "pong") return this.#find(`ping ${t}`);
     if (type === "text.clean") return this.#find(`text ${id}`);
-    return this.#find(id) ?? (type === "error" ? this.#find(`text ${id}`) : null);
+    if (type !== "error") return this.#find(id);
+    return this.#find(id) ?? this.#find(`text ${id}`) ?? (id === null ? this.#nextAnswered() : null);
+  }
+
+  /** Whose answer is due next, for one that does not say whose it is. */
+  #nextAnswered() {
+    const due = this.#ledger.filter((each) => !each.answered && each.sentAt !== null);
+    const late = ["interrupt", "character"];
+    return due.find((each) => !late.includes(each.message.type)) ?? null;
   }
 
   #take(message, request) {
@@ -850,11 +866,12 @@ export class Producer extends EventTarget {
   }
 
   #refused({ type, id, error }, request, cue) {
-    const refusal = new (type === "emotion.rejected" ? EmotionRejected : RequestError)(error);
+    const ofEmotion = type === "emotion.rejected" || request?.message.type === "emotion";
+    const refusal = new (ofEmotion ? EmotionRejected : RequestError)(error);
     // The daemon says so after it has answered the delta, whose tags were too many.
     const ofAnsweredText = refusal.code === "rate_limited" && refusal.field === "delta";
     if (request && !(ofAnsweredText && request.message.type === "text")) {
-      this.#givenIds.delete(id);
+      this.#usedIds.delete(request.key);
       this.#fail(request, refusal);
     } else if (cue) {
       this.#textCues.delete(id);

@@ -18,6 +18,8 @@ from orchestrator.client.receipts import Cue
 # The daemon knows an id for ten minutes; a cue that it has forgotten would begin anew.
 REMEMBERED_S: Final = 570.0
 
+_ANSWERED_LATER: Final = frozenset({"interrupt", "character"})
+
 
 def _new_answer() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
@@ -98,6 +100,11 @@ class Ledger:
     def unanswered(self) -> list[Request]:
         """Those without even a first answer."""
         return [each for each in self._requests if not each.answer.done()]
+
+    def next_answered(self) -> Request | None:
+        """Whose answer is due next, for one that does not say whose it is."""
+        due = (each for each in self.unanswered() if each.sent_s is not None)
+        return next((each for each in due if each.kind not in _ANSWERED_LATER), None)
 
     def answered(self, request: Request, value: Any) -> None:
         """The first answer has come, so whatever was sent before has been received, too."""

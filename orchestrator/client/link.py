@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ from websockets.exceptions import (
 
 from orchestrator.client.errors import ClientError, ClosedError, ConnectError
 
+log = logging.getLogger("orchestrator.client")
+
 _OPEN_S: Final = 10.0
 _PING_S: Final = 10.0
 _CLOSE_S: Final = 1.0
@@ -28,6 +31,7 @@ _MAX_REASON_CHARS: Final = 300
 # Trying the same again cannot help; a 404 may be a proxy whose daemon is being replaced, so
 # only the first attempt ends with that.
 _FINAL: Final = frozenset({401, 403})
+_EXPECTED: Final = (OSError, EOFError, WebSocketException, ClientError, msgspec.MsgspecError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Link:
         self._sleep = sleep
         self._chance = chance
         self._failures = 0
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._trouble = ConnectError(url, "there was no answer yet")
@@ -130,6 +135,7 @@ class Link:
 
     async def close(self) -> None:
         """End for good; takes about a second at most. Idempotent."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -151,9 +157,13 @@ class Link:
             # none of that is a reason to stop trying.
             except Exception as error:
                 self._trouble = _why(self._url, error)
+                if not isinstance(error, _EXPECTED):
+                    log.warning("the connection to %s failed", self._url, exc_info=error)
                 if self._is_final(self._trouble):
                     self._give_up(self._trouble)
                     return
+            if self._closing:  # what fails while a connection is being closed hides the cancelling
+                return
             self.state = LinkState.WAITING
             delay_s = self._reconnect.delay_s(self._failures, self._chance())
             self._failures += 1

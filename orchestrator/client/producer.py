@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -34,7 +35,7 @@ from orchestrator.client.answers import (
     read_ended,
     read_refusal,
 )
-from orchestrator.client.errors import ClientError, ClosedError, RequestError
+from orchestrator.client.errors import ClientError, ClosedError, EmotionRejected, RequestError
 from orchestrator.client.ledger import Ledger, Request
 from orchestrator.client.link import Link, LinkState, Reconnect
 from orchestrator.client.receipts import Cue
@@ -48,6 +49,7 @@ _CONTROLS_LAPSE_S: Final = 1.0
 _BURST: Final = 100  # messages; the daemon takes 200 at once and 200 a second
 _BURST_PAUSE_S: Final = 0.6
 _REMEMBERED_IDS: Final = 4096
+_ID: Final = re.compile(r"[ -~]{1,64}")
 _ENDINGS: Final = frozenset({"emotion.finished", "emotion.superseded", "emotion.expired"})
 
 
@@ -106,7 +108,7 @@ class Producer:
         self._texts = Texts()
         self._text_id: str | None = None
         self._prefix = secrets.token_hex(6)
-        self._given_ids: OrderedDict[str, None] = OrderedDict()
+        self._used_ids: OrderedDict[Hashable, None] = OrderedDict()
         self._numbers = count(1)
         self._hello: Hello | None = None
         self._error: ClientError | None = ClosedError("the producer is not open: use `async with`")
@@ -224,8 +226,6 @@ class Producer:
         } | {name: value for name, value in optional.items() if value is not None}
         if hold_ms is not UNSET:
             message["hold_ms"] = hold_ms
-        if id is not None:
-            self._note_id(id)
         cue: Cue = await self._ask(Request(message["id"], message))
         return cue
 
@@ -322,6 +322,7 @@ class Producer:
         self._check_names(weights or {})
         body = {"mode": mode, "weights": dict(weights or {}), "head": dict(head or {})}
         message = {"type": "controls", "id": self._controls_id, **body, "weight": weight}
+        _check_message(message)
         self._controls = message, time.monotonic()
         self._woken.set()
         await asyncio.sleep(0)  # whoever calls this in a loop must not keep it from being sent
@@ -373,13 +374,10 @@ class Producer:
     def _new_id(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
 
-    def _note_id(self, given: str) -> None:
-        """An id counts once: the daemon says of the second only that it knows it."""
-        if given in self._given_ids:
-            raise RequestError("id_reused", f"{given!r} was used already; take another id", "id")
-        self._given_ids[given] = None
-        if len(self._given_ids) > _REMEMBERED_IDS:
-            self._given_ids.popitem(last=False)
+    def _note_id(self, request: Request) -> None:
+        self._used_ids[request.key] = None
+        if len(self._used_ids) > _REMEMBERED_IDS:
+            self._used_ids.popitem(last=False)
 
     def _request(self, kind: str, **fields: Any) -> Request:
         message = {"type": kind, "id": self._new_id(), **fields}
@@ -405,11 +403,13 @@ class Producer:
 
     def _submit(self, request: Request) -> None:
         self._check_open()
-        try:
-            encode_message(request.message)
-        except (TypeError, UnicodeError) as error:
-            raise RequestError("invalid_message", f"it has no JSON form: {error}") from error
+        _check_message(request.message)
+        if request.key in self._used_ids:
+            # The daemon would say that it knows the cue, and no more.
+            raise RequestError("id_reused", f"{request.key!r} was used; take another id", "id")
         self._ledger.add(request)
+        if request.kind == "emotion":
+            self._note_id(request)
         self._unsent.append(request)
         self._woken.set()
 
@@ -427,6 +427,7 @@ class Producer:
         self._ledger.drop(request)
         if request in self._unsent:
             self._unsent.remove(request)
+            self._used_ids.pop(request.key, None)
 
     # --- one connection ---------------------------------------------------------------------
 
@@ -444,8 +445,8 @@ class Producer:
             async for message in connection:
                 self._heard(decode_message(message))
         finally:
-            self._note_size(connection)
             writing.cancel()
+            self._note_size(connection)
             await asyncio.wait([writing])
         if not writing.cancelled():
             writing.result()
@@ -497,8 +498,8 @@ class Producer:
                 await connection.send(encode_message(message).decode())
 
     def _note_size(self, connection: ClientConnection) -> None:
-        if connection.close_code == CloseCode.MESSAGE_TOO_BIG:
-            self._ledger.too_large(connection.close_reason or "")
+        if connection.protocol.close_code == CloseCode.MESSAGE_TOO_BIG:
+            self._ledger.too_large(connection.protocol.close_reason or "")
 
     def _fail(self, error: ClientError) -> None:
         if self._error is None:
@@ -569,9 +570,13 @@ class Producer:
         of_answered_text = error.code == "rate_limited" and error.field == "delta"
         if request is None and not of_answered_text:
             request = self._ledger.find(("text", key))
+        if request is None and key is None:
+            request = self._ledger.next_answered()
+        if request is not None and request.kind == "emotion":
+            error = EmotionRejected(error.code, error.message, error.field, error.suggestions)
         if request is not None:
             self._ledger.drop(request)
-            self._given_ids.pop(str(key), None)
+            self._used_ids.pop(request.key, None)
             request.fail(error)
         elif cue is not None:
             self._texts.drop_cue(cue.id)
@@ -583,6 +588,17 @@ class Producer:
 
     def _cue(self, request: Request | None, cue_id: Hashable) -> Cue | None:
         return request.cue if request is not None else self._texts.cue(str(cue_id))
+
+
+def _check_message(message: Message) -> None:
+    """The daemon cannot say whose fault it is without a usable id."""
+    if "id" in message and not (isinstance(message["id"], str) and _ID.fullmatch(message["id"])):
+        problem = "an id is a string of 1 to 64 printable ASCII characters"
+        raise RequestError("invalid_message", problem, "id")
+    try:
+        encode_message(message)
+    except (TypeError, UnicodeError) as error:
+        raise RequestError("invalid_message", f"it has no JSON form: {error}") from error
 
 
 async def _each(deltas: AsyncIterable[str] | Iterable[str]) -> AsyncIterator[str]:

@@ -94,6 +94,9 @@ async def test_everything_a_producer_can_do(daemon: DaemonProcess) -> None:
         with pytest.raises(EmotionRejected) as rejected:
             await producer.emotion("hapy")
         assert (rejected.value.field, rejected.value.suggestions[0]) == ("emotion", "happy")
+        with pytest.raises(EmotionRejected) as invalid:
+            await producer.emotion("happy", hold_ms=-5)
+        assert (invalid.value.code, invalid.value.field) == ("invalid_message", "hold_ms")
         held = await producer.emotion("sad", attack_ms=5000, hold_ms=None)
         by = await producer.emotion("angry", hold_ms=None)
         with pytest.raises(NotShownError):

@@ -244,11 +244,15 @@ async def test_what_is_asked_meanwhile(fake: FakeDaemon, tab: Tab) -> None:
       const controller = new AbortController();
       const given_up = failure(producer.emotion("happy", 1, {id: "a", signal: controller.signal}));
       globalThis.kept = [producer.emotion("happy", 1, {id: "b"}), producer.state("idle")];
-      const full = failure(producer.mood(1).then(() => producer.mood(1)));
       controller.abort();
-      const fuller = failure(Promise.all([producer.mood(1), producer.mood(1)]));
-      return [(await given_up).name, (await fuller).name];""")
+      globalThis.mood = producer.mood(1);
+      return [(await given_up).name, (await failure(producer.mood(0))).name];""")
     assert names == ["AbortError", "FullError"]
+    names = await tab.run("""
+      const again = producer.emotion("happy", 1, {id: "b"});
+      const wrong = producer.emotion("happy", 1, {id: "\\u00e9"});
+      return [(await failure(again)).code, (await failure(wrong)).field];""")
+    assert names == ["id_reused", "id"]
     await fake.come_back()
     assert await tab.run("return (await kept[0]).id;") == "b"
     assert "a" not in {message.get("id") for message in fake.received}

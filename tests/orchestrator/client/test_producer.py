@@ -204,11 +204,11 @@ async def test_full_is_said_at_once(daemon: FakeDaemon) -> None:
         one = await producer.emotion("happy", id="one")
         await producer.emotion("happy", id="two")
         with pytest.raises(FullError, match="max_pending"):
-            await producer.emotion("happy")
+            await producer.emotion("happy", id="three")
         assert len(daemon.of("emotion")) == 2
         await daemon.say(ended("finished", "one"))
         await one.ended
-        await producer.emotion("happy")
+        await producer.emotion("happy", id="three")
 
 
 async def test_closing_resolves_everything(daemon: FakeDaemon) -> None:
@@ -381,8 +381,48 @@ async def test_an_id_counts_once(daemon: FakeDaemon) -> None:
     """The daemon would only say that it knows the second one, and never how it ended."""
     async with producer_of(daemon) as producer:
         await producer.emotion("happy", id="e")
-        with pytest.raises(RequestError, match="used already"):
+        with pytest.raises(RequestError, match="was used"):
             await producer.emotion("happy", id="e")
+
+
+async def test_ids_and_values_that_no_message_can_have(daemon: FakeDaemon) -> None:
+    """The daemon could not say whose fault it is, so they never go out."""
+    async with producer_of(daemon) as producer:
+        for wrong in ("", "é", "x" * 65, "a\n"):
+            with pytest.raises(RequestError) as raised:
+                await producer.emotion("happy", id=wrong)
+            assert raised.value.field == "id"
+            with pytest.raises(RequestError):
+                await producer.text("a", id=wrong)
+        with pytest.raises(RequestError, match="JSON"):
+            await producer.text("\ud800")
+        with pytest.raises(RequestError, match="JSON"):
+            await producer.controls({"jawOpen": object()})  # type: ignore[dict-item]
+        await producer.ping()
+    assert [message["type"] for message in daemon.received] == ["ping"]
+
+
+async def test_an_error_about_nothing_in_particular(daemon: FakeDaemon) -> None:
+    """It is about the message that was to be answered next, and the type fits what was asked."""
+    error = {"type": "error", "id": None, "error": {"code": "invalid_json", "message": "no"}}
+    async with producer_of(daemon) as producer:
+        daemon.answer = nothing
+        interrupted = asyncio.create_task(producer.interrupt())
+        asked = asyncio.create_task(producer.emotion("happy"))
+        await daemon.until_received("emotion")
+        await daemon.say(error)
+        with pytest.raises(EmotionRejected, match="invalid_json"):
+            await asked
+        assert not interrupted.done()
+        interrupted.cancel()
+
+
+async def test_a_daemon_that_never_greets(daemon: FakeDaemon) -> None:
+    """A handshake is not enough."""
+    daemon.hello = None
+    with pytest.raises(ConnectError):
+        async with producer_of(daemon, open_timeout_s=0.1):
+            pass
 
 
 async def test_before_and_after(daemon: FakeDaemon) -> None:
