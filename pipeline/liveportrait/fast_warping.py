@@ -19,24 +19,19 @@ Not used: the hourglass input's constant channels as cached bias maps (of the tw
 time 5 to 8 % in float32, which is 0.5 % of a frame, and slower in bfloat16, for 54 MB per
 portrait; one core of an EPYC with AVX-512), the mask convolution by FFT (its transformed kernel
 alone is 1.5 GB), and the hourglass's convolutions over slices (382 against 265 ms for the first,
-1376 against 881 ms for the last, same core, float32; half as much slower in bfloat16).
-
-Inside the hourglass a tensor is kept as (D, C, H, W), channels innermost in memory: the same
-bytes are a (1, C, D, H, W) volume and a batch of D pictures.
+1376 against 881 ms for the last, same core, float32; 365 against 302 in bfloat16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.liveportrait import folding
+from pipeline.liveportrait import folding, volumes
 from pipeline.liveportrait.folding import Folded
-from pipeline.liveportrait.keypoints import KEYPOINTS
 from pipeline.liveportrait.sampling import identity_grid, sample
 from pipeline.liveportrait.warping_module import (
     COMPRESSED,
@@ -51,7 +46,6 @@ from pipeline.liveportrait.warping_module import (
 _DEPTH, _SIDE = 16, 64
 _TAPS = 7
 _MARGIN = _TAPS // 2
-_HOURGLASS_TAPS = 3
 _TENSOR_CORE_LANES = 8
 
 
@@ -115,10 +109,10 @@ class FastWarping:
 
         def ready(folded: Folded) -> Folded:
             volume = folded.weight.dim() == 5
-            return (_sliced(folded) if by_slices and volume else folded).ready(dtype, device)
+            return (folding.sliced(folded) if by_slices and volume else folded).ready(dtype, device)
 
         down = [folding.with_norm(block.conv, block.norm) for block in _blocks(encoder.down_blocks)]
-        down[0] = _take_inputs(down[0], order)
+        down[0] = folding.taking_inputs(down[0], order)
         self._down = [ready(folded) for folded in down]
         self._up = [
             [
@@ -131,13 +125,12 @@ class FastWarping:
         ]
         width = DECODER_WIDTHS[-1][1]
         last = [*range(width), *(c if c is None else width + c for c in order)]
-        final = _take_inputs(folding.with_norm(decoder.conv, decoder.norm), last)
-        self._last = ready(_more_outputs(final, lanes))
+        final = folding.taking_inputs(folding.with_norm(decoder.conv, decoder.norm), last)
+        self._last = ready(folding.with_more_outputs(final, lanes))
         features = len(self._last.bias)
-        mask = _more_inputs(folding.plain(dense.mask), features)
-        self._mask = _more_outputs(_without_bias(_sliced(_relative(mask))), lanes).ready(
-            dtype, device
-        )
+        mask = folding.with_more_inputs(folding.plain(dense.mask), features)
+        sliced = folding.without_bias(folding.sliced(_relative(mask)))
+        self._mask = folding.with_more_outputs(sliced, lanes).ready(dtype, device)
         self._mask_bias = _relative(mask).bias.float().to(device)
         occlusion = _tap_matrices(folding.plain(dense.occlusion), features)
         self._occlusion = occlusion.ready(dtype, device)
@@ -151,7 +144,7 @@ class FastWarping:
         Args:
             feature: (1, 32, 16, 64, 64) float32. kp_source: (1, 21, 3) float32.
         """
-        compressed = functional.relu(_pointwise(feature, self._compress))
+        compressed = functional.relu(volumes.pointwise(feature, self._compress))
         background = sample(compressed, self._grid[None])[0].permute(1, 2, 3, 0)
         background = functional.pad(background, (0, self._padding))
         return WarpSource(
@@ -182,7 +175,7 @@ class FastWarping:
         With padding, that many more behind the background's.
         """
         heat = self._heat_maps(kp_driving).sub_(source.heat)
-        moved = _translated(source.compressed, shift).permute(2, 3, 4, 0, 1).flatten(3)
+        moved = volumes.translated(source.compressed, shift).permute(2, 3, 4, 0, 1).flatten(3)
         parts = (source.background, heat.to(self._dtype), moved.to(self._dtype))
         return torch.cat(parts, dim=-1).permute(0, 3, 1, 2)
 
@@ -200,11 +193,11 @@ class FastWarping:
         """(16, 109, 64, 64) to (16, 142, 64, 64)."""
         levels = [x]
         for conv in self._down:
-            levels.append(functional.avg_pool2d(_conv3d(levels[-1], conv), 2))
+            levels.append(functional.avg_pool2d(volumes.convolved_relu(levels[-1], conv), 2))
         x = levels.pop()
         for row, level in zip(self._up, reversed(levels), strict=True):
-            x = torch.cat((_upsampled_conv3d(x, row), level), dim=1)
-        return _conv3d(x, self._last)
+            x = torch.cat((volumes.upsampled_convolved_relu(x, row), level), dim=1)
+        return volumes.convolved_relu(x, self._last)
 
     def _mask_logits(self, features: Tensor) -> Tensor:
         """(16, 64, 64, 22) float32, the background's first and zero."""
@@ -212,7 +205,7 @@ class FastWarping:
         logits = features.new_zeros((_DEPTH, _SIDE, _SIDE, MOTIONS), dtype=torch.float32)
         moving = logits[..., 1:]
         moving += self._mask_bias
-        _add_over_depth(moving.permute(0, 3, 1, 2), parts, _TAPS)
+        volumes.add_over_depth(moving.permute(0, 3, 1, 2), parts, _TAPS)
         return logits
 
     def _occlude(self, features: Tensor) -> Tensor:
@@ -221,77 +214,6 @@ class FastWarping:
         taps = torch.bmm(pixels, self._occlusion.weight).sum(0, dtype=torch.float32)
         logits = functional.fold(taps.t()[None], (_SIDE, _SIDE), (_TAPS, _TAPS), padding=_MARGIN)
         return torch.sigmoid(logits + self._occlusion.bias.float())
-
-
-def _translated(volume: Tensor, shift: Tensor) -> Tensor:
-    """Sample a volume at the identity moved by each of 21 shifts: (21, 4, 16, 64, 64).
-
-    Args:
-        volume: (4, 16, 64, 64). shift: (21, 3) as (x, y, z).
-    """
-    x, y, z = (_reading(n, shift[:, i]) for i, n in enumerate((_SIDE, _SIDE, _DEPTH)))
-    moved = torch.matmul(z, volume.transpose(0, 1).reshape(_DEPTH, -1))
-    moved = moved.reshape(KEYPOINTS, _DEPTH, COMPRESSED, _SIDE, _SIDE).transpose(1, 2)
-    moved = torch.matmul(y[:, None, None], moved)
-    return torch.matmul(moved, x.transpose(1, 2)[:, None, None])
-
-
-def _reading(cells: int, shift: Tensor) -> Tensor:
-    """(21, N, N) matrices that read an axis of N cells, each cell moved by a shift.
-
-    Cell i reads at ((2i/(N-1) - 1 + shift + 1) N - 1)/2 with two linear taps, zero outside.
-    """
-    index = torch.arange(cells, dtype=shift.dtype, device=shift.device)
-    position = ((2 * index / (cells - 1) + shift[:, None]) * cells - 1) / 2
-    return torch.clamp_(1 - (position[..., None] - index).abs_(), min=0)
-
-
-def _pointwise(volume: Tensor, conv: Folded) -> Tensor:
-    """A 1x1x1 convolution of (1, C, D, H, W), as one in two dimensions."""
-    flat = functional.conv2d(volume.flatten(2, 3), conv.weight[..., 0], conv.bias)
-    return flat.reshape(*flat.shape[:2], *volume.shape[2:])
-
-
-def _conv3d(x: Tensor, conv: Folded) -> Tensor:
-    """Convolution and ReLU of (D, C, H, W)."""
-    return functional.relu_(_convolved(x, conv))
-
-
-def _convolved(x: Tensor, conv: Folded) -> Tensor:
-    """Convolution of (D, C, H, W), every axis padded by one; of slices if it is `_sliced`."""
-    if conv.weight.dim() == 5:
-        out = functional.conv3d(x.transpose(0, 1)[None], conv.weight, conv.bias, padding=1)
-        return out[0].transpose(0, 1)
-    parts = functional.conv2d(x, conv.weight, padding=1)
-    out = conv.bias[:, None, None].expand(len(x), -1, *parts.shape[2:]).contiguous()
-    return _add_over_depth(out, parts, _HOURGLASS_TAPS)
-
-
-def _add_over_depth(out: Tensor, parts: Tensor, taps: int) -> Tensor:
-    """Add every depth tap's result for the slice that it reads to the slice it counts for.
-
-    Args:
-        out: (D, C, H, W). parts: (D, taps C or more, H, W), one block of C for each tap.
-    """
-    depth, channels = out.shape[:2]
-    for tap in range(taps):
-        offset = tap - taps // 2
-        to = slice(max(0, -offset), depth - max(0, offset))
-        of = slice(max(0, offset), depth - max(0, -offset))
-        out[to] += parts[of, tap * channels : (tap + 1) * channels]
-    return out
-
-
-def _upsampled_conv3d(x: Tensor, rows: list[list[Folded]]) -> Tensor:
-    """Convolution and ReLU of (D, C, H, W) upsampled to (D, C, 2H, 2W)."""
-    depth, _, height, width = x.shape
-    channels = len(rows[0][0].bias)
-    out = x.new_empty((depth, 2 * height, 2 * width, channels)).permute(0, 3, 1, 2)
-    for p, row in enumerate(rows):
-        for q, conv in enumerate(row):
-            phase = _convolved(x, conv)
-            out[:, :, p::2, q::2] = phase[:, :, p : p + height, q : q + width]
-    return functional.relu_(out)
 
 
 def _blocks(modules: nn.ModuleList) -> list[ConvNorm3d]:
@@ -312,39 +234,9 @@ def _input_order(lanes: int) -> list[int | None]:
     return [*background, *padding, *heat, *moved]
 
 
-def _take_inputs(folded: Folded, channels: Sequence[int | None]) -> Folded:
-    """A convolution of rearranged channels, None where there is nothing to read."""
-    zeros = torch.zeros_like(folded.weight[:, 0])
-    taken = [zeros if c is None else folded.weight[:, c] for c in channels]
-    return Folded(torch.stack(taken, dim=1), folded.bias)
-
-
-def _more_inputs(folded: Folded, count: int) -> Folded:
-    """A convolution of `count` channels, those behind its own not read."""
-    own = folded.weight.shape[1]
-    return _take_inputs(folded, [*range(own), *[None] * (count - own)])
-
-
-def _more_outputs(folded: Folded, lanes: int) -> Folded:
-    """A convolution whose outputs are followed by zeros, up to a multiple of `lanes`."""
-    more = -len(folded.bias) % lanes
-    weight = torch.cat((folded.weight, folded.weight.new_zeros(more, *folded.weight.shape[1:])))
-    return Folded(weight, functional.pad(folded.bias, (0, more)))
-
-
 def _relative(mask: Folded) -> Folded:
     """The 21 motions' mask kernels less the background's."""
     return Folded(mask.weight[1:] - mask.weight[:1], mask.bias[1:] - mask.bias[:1])
-
-
-def _sliced(conv: Folded) -> Folded:
-    """A kernel over a volume as one over slices: all outputs of the first depth tap, and so on."""
-    return Folded(conv.weight.permute(2, 0, 1, 3, 4).flatten(0, 1), conv.bias)
-
-
-def _without_bias(conv: Folded) -> Folded:
-    """A kernel whose bias is added later; outputs are as many as the weight has."""
-    return Folded(conv.weight, conv.weight.new_zeros(len(conv.weight)))
 
 
 def _tap_matrices(occlusion: Folded, features: int) -> Folded:

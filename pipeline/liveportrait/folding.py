@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Conv = nn.Conv2d | nn.Conv3d
 Norm = nn.BatchNorm2d | nn.BatchNorm3d
@@ -93,3 +94,33 @@ def phases(folded: Folded, taps: Sequence[Taps]) -> list[list[Folded]]:
         [Folded(merged_taps(folded.weight, rows, columns), folded.bias) for columns in taps]
         for rows in taps
     ]
+
+
+def taking_inputs(folded: Folded, channels: Sequence[int | None]) -> Folded:
+    """A convolution of rearranged channels, None where there is nothing to read."""
+    zeros = torch.zeros_like(folded.weight[:, 0])
+    taken = [zeros if c is None else folded.weight[:, c] for c in channels]
+    return Folded(torch.stack(taken, dim=1), folded.bias)
+
+
+def with_more_inputs(folded: Folded, count: int) -> Folded:
+    """A convolution of `count` channels, those behind its own not read."""
+    own = folded.weight.shape[1]
+    return taking_inputs(folded, [*range(own), *[None] * (count - own)])
+
+
+def with_more_outputs(folded: Folded, lanes: int) -> Folded:
+    """A convolution whose outputs are followed by zeros, up to a multiple of `lanes`."""
+    more = -len(folded.bias) % lanes
+    weight = torch.cat((folded.weight, folded.weight.new_zeros(more, *folded.weight.shape[1:])))
+    return Folded(weight, functional.pad(folded.bias, (0, more)))
+
+
+def sliced(conv: Folded) -> Folded:
+    """A kernel over a volume as one over slices: all outputs of the first depth tap, and so on."""
+    return Folded(conv.weight.permute(2, 0, 1, 3, 4).flatten(0, 1), conv.bias)
+
+
+def without_bias(conv: Folded) -> Folded:
+    """A kernel whose bias is added later; outputs are as many as the weight has."""
+    return Folded(conv.weight, conv.weight.new_zeros(len(conv.weight)))

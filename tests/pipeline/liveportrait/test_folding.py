@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from pipeline.liveportrait import fast_generator, fast_warping, folding  # noqa: E402
+from pipeline.liveportrait import fast_generator, fast_warping, folding, volumes  # noqa: E402
 from pipeline.liveportrait.folding import Folded  # noqa: E402
 from pipeline.liveportrait.keypoints import KEYPOINTS  # noqa: E402
 from pipeline.liveportrait.sampling import identity_grid, sample  # noqa: E402
@@ -75,7 +75,7 @@ def test_phase_kernels_replace_upsampling_a_volume() -> None:
     """The same in a volume whose depth stays, with the ReLU after it."""
     conv = Folded(double(5, 4, 3, 3, 3), double(5))
     x = double(6, 4, 4, 4)
-    found = fast_warping._upsampled_conv3d(x, folding.phases(conv, folding.DOUBLED))
+    found = volumes.upsampled_convolved_relu(x, folding.phases(conv, folding.DOUBLED))
     volume = functional.interpolate(x.transpose(0, 1)[None], scale_factor=(1, 2, 2))
     expected = functional.relu(functional.conv3d(volume, *conv, padding=1))
     assert close(found.transpose(0, 1)[None], expected)
@@ -86,26 +86,26 @@ def test_a_volume_convolves_by_slices() -> None:
     conv = Folded(double(5, 4, 3, 3, 3), double(5))
     x = double(6, 4, 7, 8)
     expected = functional.conv3d(x.transpose(0, 1)[None], *conv, padding=1)[0].transpose(0, 1)
-    assert close(fast_warping._convolved(x, conv), expected)
-    assert close(fast_warping._convolved(x, fast_warping._sliced(conv)), expected)
+    assert close(volumes.convolved(x, conv), expected)
+    assert close(volumes.convolved(x, folding.sliced(conv)), expected)
     rows = folding.phases(conv, folding.DOUBLED)
-    sliced = [[fast_warping._sliced(phase) for phase in row] for row in rows]
-    found = fast_warping._upsampled_conv3d(x, sliced)
-    assert close(found, fast_warping._upsampled_conv3d(x, rows))
+    sliced = [[folding.sliced(phase) for phase in row] for row in rows]
+    found = volumes.upsampled_convolved_relu(x, sliced)
+    assert close(found, volumes.upsampled_convolved_relu(x, rows))
 
 
 def test_a_pointwise_convolution_needs_no_volume() -> None:
     """1x1x1 is 1x1 over a picture of as many cells."""
     conv = Folded(double(5, 4, 1, 1, 1), double(5))
     x = double(1, 4, 3, 6, 7)
-    assert close(fast_warping._pointwise(x, conv), functional.conv3d(x, *conv))
+    assert close(volumes.pointwise(x, conv), functional.conv3d(x, *conv))
 
 
 def test_padding_channels_change_nothing() -> None:
     """Zero outputs come last; inputs that are not read may hold anything."""
     conv = Folded(double(5, 4, 3, 3), double(5))
     x = double(1, 6, 8, 8)
-    wider = fast_warping._more_outputs(fast_warping._more_inputs(conv, 6), 8)
+    wider = folding.with_more_outputs(folding.with_more_inputs(conv, 6), 8)
     found = functional.conv2d(x, *wider)
     assert close(found[:, :5], functional.conv2d(x[:, :4], *conv))
     assert found.shape[1] == 8
@@ -191,7 +191,7 @@ def test_translations_are_separable() -> None:
     shift[1] = torch.tensor([2.5, -0.1, 0.2])  # leaves the volume altogether
     grid = identity_grid(16, 64, 64, like=volume) + shift[:, None, None, None]
     expected = sample(volume.expand(KEYPOINTS, -1, -1, -1, -1), grid)
-    assert close(fast_warping._translated(volume, shift), expected, 2e-5)
+    assert close(volumes.translated(volume, shift), expected, 2e-5)
 
 
 def test_heat_maps_are_outer_products() -> None:
@@ -210,7 +210,7 @@ def test_mask_by_slices_is_the_mask_up_to_a_shift() -> None:
     features = torch.randn(16, 3, 64, 64)
     warping = object.__new__(fast_warping.FastWarping)
     relative = fast_warping._relative(full)
-    warping._mask = fast_warping._sliced(relative)
+    warping._mask = folding.sliced(relative)
     warping._mask_bias = relative.bias
     volume = features.transpose(0, 1)[None]
     expected = functional.softmax(functional.conv3d(volume, *full, padding=3), dim=1)
