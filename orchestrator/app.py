@@ -52,7 +52,7 @@ from orchestrator.lifecycle import (
 )
 from orchestrator.logs import logging_to
 from orchestrator.pictures import Pictures
-from orchestrator.renderers import choose_renderers
+from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings, StageOverrides, state_dir
 from orchestrator.stage import Stage
 from orchestrator.stages import StageKit, StageSet
@@ -156,6 +156,7 @@ class Daemon:
         self._store.clean_up()
         self._emotions, self._characters = load_tables(settings, config_file, self._store)
         self._sources, self._why = choose_renderers(settings)
+        self._detectors = face_detectors(settings)
         self._gpu = gpu_name()
         self._state = StateFile(state_dir(settings))
         self._started_s = self._clock.now()
@@ -350,10 +351,13 @@ class Daemon:
             files=files,
             metrics=self._metrics,
             clock=self._clock,
+            detectors=self._detectors,
         )
         self._stages = stages = StageSet(settings, kit, self._emotions, self._characters)
         resources.callback(stages.let_go)
-        uploads = Uploads(settings.limits.upload_bytes, settings.limits.upload_pixels)
+        uploads = Uploads(
+            settings.limits.upload_bytes, settings.limits.upload_pixels, self._detectors
+        )
         at_the_end("uploads", lambda: uploads.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
         self._pictures = Pictures(stages.get, host=host, encoder=encoder, uploads=uploads)
         self._cast = Cast(
@@ -365,6 +369,7 @@ class Daemon:
             uploads=uploads,
             encoder=encoder,
             files=files,
+            detectors=self._detectors,
         )
         memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
         stage = await first_of(stages.open(memory), self._stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final
@@ -19,6 +19,7 @@ from orchestrator.stages import StageSet
 from orchestrator.uploads import Uploads
 from pipeline.bodies import AddedCharacterBody, CharacterBody
 from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.faces import FaceDetector
 from pipeline.orders import CharacterOrder
 from pipeline.picture import FormatEncoder
 
@@ -45,6 +46,7 @@ class Cast:
         book: everybody.
         stages: who is on stage; they are told of every change.
         uploads: checks portraits.
+        detectors: find faces in portraits without landmarks.
         encoder: makes thumbnails.
         files: thread for reading and writing.
     """
@@ -60,7 +62,9 @@ class Cast:
         uploads: Uploads,
         encoder: FormatEncoder,
         files: Executor,
+        detectors: Sequence[FaceDetector] = (),
     ) -> None:
+        self._detectors = detectors
         self._settings = settings
         self._store = store
         self._emotions = emotions
@@ -188,7 +192,7 @@ class Cast:
         thumbnail = self._thumbnails.get(name)
         if thumbnail is None:
             loop = asyncio.get_running_loop()
-            loaded = await loop.run_in_executor(self._files, character.load)
+            loaded = await loop.run_in_executor(self._files, character.load, self._detectors)
             thumbnail = await self._encoder.still(loaded.portrait, THUMBNAIL_PX, THUMBNAIL_QUALITY)
             if name in self._book.names and self._book.get(name) is character:
                 self._thumbnails[name] = thumbnail

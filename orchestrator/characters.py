@@ -20,7 +20,7 @@ import difflib
 import re
 import tomllib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
+from pipeline.faces import FaceDetector
 from pipeline.portrait import LoadedPortrait, load_portrait
 from pipeline.types import FaceControls
 
@@ -74,13 +75,18 @@ class Character(Struct, frozen=True):
     licence: str
     uploaded: bool = False
 
-    def load(self) -> LoadedPortrait:
+    def load(self, detectors: Sequence[FaceDetector] = ()) -> LoadedPortrait:
         """Read the portrait and find its face. Slow: belongs in a thread.
+
+        Args:
+            detectors: see `pipeline.faces.find_face`; not needed where there are landmarks.
 
         Raises:
             PortraitError: the picture cannot be used.
         """
-        return load_portrait(self.portrait, landmarks=self.landmarks, crop=self.crop)
+        return load_portrait(
+            self.portrait, landmarks=self.landmarks, crop=self.crop, detectors=detectors
+        )
 
 
 class CharacterBook:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +36,7 @@ from orchestrator.settings import IdleSettings, StageSettings
 from pipeline.ahead import Face
 from pipeline.bodies import PROTOCOL_VERSION, CueBody, HelloBody, RendererBody, StateBody
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
+from pipeline.faces import FaceDetector
 from pipeline.fallback import FallbackLadder, Picture
 from pipeline.ports import FrameSink, Metric, Metrics, Reply
 from pipeline.types import (
@@ -106,6 +107,7 @@ class Stage:
         metrics: where figures go.
         clock: time.
         journal: is told of all that the faces depend on.
+        detectors: find faces in portraits without landmarks.
 
     Attributes:
         first_frame: set when the first frame has been published.
@@ -126,6 +128,7 @@ class Stage:
         metrics: Metrics,
         clock: Clock,
         journal: Journal = unrecorded,
+        detectors: Sequence[FaceDetector] = (),
     ) -> None:
         self._name = name
         self._server = server
@@ -137,6 +140,7 @@ class Stage:
         ladder.upcoming = self._upcoming_faces
         ladder.recovered = self._look_again
         self._files = files
+        self._detectors = detectors
         self._metrics = metrics
         self._clock = clock
         self._journal = journal
@@ -659,7 +663,7 @@ class Stage:
 
     async def _show(self, character: Character, *, first: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._files, character.load)
+        loaded = await loop.run_in_executor(self._files, character.load, self._detectors)
         for warning in loaded.warnings:
             log.warning("portrait_warning", character=character.name, warning=warning)
         faces = Performance(

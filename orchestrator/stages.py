@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +33,7 @@ from orchestrator.settings import (
 from orchestrator.stage import Stage
 from pipeline.bodies import StageBody
 from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError, PortraitError
+from pipeline.faces import FaceDetector
 from pipeline.fallback import FallbackLadder
 from pipeline.frame_cache import FrameCache
 from pipeline.picture import FormatEncoder
@@ -54,6 +55,7 @@ class StageKit:
         server: `name/version` for `hello`.
         deadline_s: a picture is there by then, if only a stand-in.
         files: thread for reading portraits.
+        detectors: find faces in portraits without landmarks.
         journal: is told of all that faces depend on.
     """
 
@@ -67,6 +69,7 @@ class StageKit:
     metrics: Metrics
     clock: Clock
     journal: Journal = unrecorded
+    detectors: Sequence[FaceDetector] = ()
 
     def ladder(self, name: str, settings: StageSettings) -> FallbackLadder:
         """What draws the pictures of one stage."""
@@ -395,6 +398,7 @@ class StageSet:
             metrics=kit.metrics,
             clock=kit.clock,
             journal=kit.journal,
+            detectors=kit.detectors,
         )
         stage.changed = self._note_change
         try:

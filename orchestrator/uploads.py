@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 
 from cachetools import LRUCache
 
+from pipeline.faces import FaceDetector
 from pipeline.portrait import LoadedPortrait, portrait_from_bytes
 from pipeline.render_worker import RenderWorker
 
@@ -19,10 +21,19 @@ class Uploads:
     Args:
         max_bytes: of a picture file.
         max_pixels: of a picture.
+        detectors: find the faces.
         remembered: portraits that are kept; a portrait has 3 MiB at most.
     """
 
-    def __init__(self, max_bytes: int, max_pixels: int, remembered: int = 16) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        max_pixels: int,
+        detectors: Sequence[FaceDetector] = (),
+        *,
+        remembered: int = 16,
+    ) -> None:
+        self._detectors = detectors
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._known: LRUCache[bytes, LoadedPortrait] = LRUCache(remembered)
@@ -55,7 +66,11 @@ class Uploads:
         known = self._known.get(digest)
         if known is None:
             known = self._known[digest] = portrait_from_bytes(
-                data, name, max_bytes=self._max_bytes, max_pixels=self._max_pixels
+                data,
+                name,
+                max_bytes=self._max_bytes,
+                max_pixels=self._max_pixels,
+                detectors=self._detectors,
             )
             self.worked_out += 1
         return known
