@@ -32,6 +32,7 @@ from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import MjpegEndpoint
 from adapters.portrait_fetch import PortraitFetcher, Reach
 from adapters.render_api import RenderEndpoint
+from adapters.sheet_api import SheetEndpoint
 from adapters.stages_api import StagesEndpoint
 from adapters.systemd import SystemdNotifier
 from adapters.viewer import Audience
@@ -54,6 +55,7 @@ from orchestrator.logs import logging_to
 from orchestrator.pictures import Pictures
 from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings, StageOverrides, state_dir
+from orchestrator.sheet import Sheets
 from orchestrator.stage import Stage
 from orchestrator.stages import StageKit, StageSet
 from orchestrator.state_file import StateFile, StateSaver
@@ -166,6 +168,7 @@ class Daemon:
         self._stages: StageSet | None = None
         self._cast: Cast | None = None
         self._pictures: Pictures | None = None
+        self._sheets: Sheets | None = None
         self._host: RenderHost | None = None
         self.still_rendering = False
         self._reloading: asyncio.Task[None] | None = None
@@ -311,6 +314,7 @@ class Daemon:
             MjpegEndpoint(self, audience),
             RenderEndpoint(lambda: _there(self._pictures), limits),
             CharactersEndpoint(lambda: _there(self._cast), fetcher, limits),
+            SheetEndpoint(lambda: _there(self._sheets)),
             StagesEndpoint(lambda: self, limits),
         )
         server = await serve(
@@ -370,6 +374,13 @@ class Daemon:
             encoder=encoder,
             files=files,
             detectors=self._detectors,
+        )
+        self._sheets = Sheets(
+            lambda: _there(self._cast).book,
+            lambda: self._emotions,
+            host=host,
+            encoder=encoder,
+            files=files,
         )
         memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
         stage = await first_of(stages.open(memory), self._stop)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
 import msgspec
 
-from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.expression.emotions import EmotionTable
 from orchestrator.look import Look
 from orchestrator.motion import read_motion
 from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings
+from orchestrator.sheet import HEAD_NAMES, sheet_faces, with_controls
 from orchestrator.tables import character_store, emotions_file, everybody
 from pipeline.contact_sheet import contact_sheet
 from pipeline.encoding import encode
@@ -23,14 +24,12 @@ from pipeline.types import ARKIT_BLENDSHAPES, HEAD_LIMIT_DEG, FaceControls, Imag
 
 SHEET_CELL_PX: Final = 320
 SHEET_COLUMNS: Final = 4
-SHEET_STEPS: Final = (0.25, 0.5, 0.75, 1.0)
 FORMATS: Final = {
     ".jpg": ImageFormat.JPEG,
     ".jpeg": ImageFormat.JPEG,
     ".png": ImageFormat.PNG,
     ".webp": ImageFormat.WEBP,
 }
-HEAD_NAMES: Final = ("pitch", "yaw", "roll")
 
 Draw = Callable[[FaceControls], Image]
 
@@ -107,7 +106,7 @@ def _face(look: Look, options: argparse.Namespace) -> FaceControls:
     if not 0.0 <= options.intensity <= 1.0:
         raise ConfigError("--intensity", "expected a number from 0 to 1")
     face = look.face(look.emotions.resolve(options.expression), options.intensity)
-    return _with(face, **dict(_control(text) for text in options.control))
+    return with_controls(face, **dict(_control(text) for text in options.control))
 
 
 def _control(text: str) -> tuple[str, float]:
@@ -125,34 +124,5 @@ def _control(text: str) -> tuple[str, float]:
 
 
 def _sheet(look: Look, draw: Draw) -> Image:
-    cells = [(label, draw(face)) for label, face in _sheet_faces(look)]
+    cells = [(label, draw(face)) for label, face in sheet_faces(look)]
     return contact_sheet(cells, columns=SHEET_COLUMNS, cell_px=SHEET_CELL_PX)
-
-
-def _sheet_faces(look: Look) -> Iterator[tuple[str, FaceControls]]:
-    """Seven emotions x four intensities, then blink, gaze, jaw and head turns."""
-    for label in look.emotions.labels:
-        for step in SHEET_STEPS:
-            yield f"{label} {step:.2f}", look.face(label, step)
-    still = look.face(NEUTRAL, 1.0)
-    for step in SHEET_STEPS:
-        yield f"blink {step:.2f}", _with(still, eyeBlinkLeft=step, eyeBlinkRight=step)
-    yield "look left", _with(still, eyeLookOutLeft=0.8, eyeLookInRight=0.8)
-    yield "look right", _with(still, eyeLookInLeft=0.8, eyeLookOutRight=0.8)
-    yield "look up", _with(still, eyeLookUpLeft=0.8, eyeLookUpRight=0.8)
-    yield "look down", _with(still, eyeLookDownLeft=0.8, eyeLookDownRight=0.8)
-    for step in SHEET_STEPS:
-        # On the portrait's own mouth: what brings its lips together would hold the jaw.
-        yield f"jaw {step:.2f}", FaceControls.of(jawOpen=step)
-    for name, angle in (("yaw", -12.0), ("yaw", 12.0), ("pitch", -10.0), ("pitch", 10.0)):
-        yield f"{name} {angle:+.0f}", _with(still, **{name: angle})
-    yield "roll -8", _with(still, roll=-8.0)
-    yield "roll +8", _with(still, roll=8.0)
-    yield "pucker", FaceControls.of(mouthPucker=0.9)
-    yield "cheek puff", _with(still, cheekPuff=0.9)
-
-
-def _with(face: FaceControls, **named: float) -> FaceControls:
-    """A face with more controls and head angles on top."""
-    head = {name: getattr(face, name) + named.pop(name, 0.0) for name in HEAD_NAMES}
-    return FaceControls.clamped(face.weights + FaceControls.of(**named).weights, **head)

@@ -138,6 +138,20 @@ class CharacterKeeper(Protocol):
         ...
 
 
+class SheetMaker(Protocol):
+    """Draws contact sheets."""
+
+    async def sheet(self, name: str) -> bytes:
+        """A JPEG of everything that a character can do.
+
+        Raises:
+            InvalidEventError: there is none of that name.
+            PortraitError: its picture cannot be used.
+            RenderError: no renderer can draw it, or too much is waiting.
+        """
+        ...
+
+
 class StageKeeper(Protocol):
     """Keeps the stages."""
 
