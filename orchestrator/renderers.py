@@ -59,11 +59,16 @@ def face_detectors(settings: Settings) -> tuple[FaceDetector, ...]:
     return trained(Path(weights_dir).expanduser() if weights_dir else None)
 
 
-def liveportrait_options(settings: LivePortraitSettings) -> Options:
-    """The settings as the renderer wants them."""
+def liveportrait_options(settings: LivePortraitSettings, *, insisted: bool) -> Options:
+    """The settings as the renderer wants them.
+
+    Args:
+        insisted: it is to run on whatever there is, a CPU too.
+    """
     from pipeline.liveportrait.renderer import Options
 
     return Options(
+        on_cpu=insisted,
         weights_dir=Path(settings.weights_dir).expanduser(),
         device=settings.device,
         dtype=settings.dtype,
@@ -91,13 +96,14 @@ def _liveportrait(settings: Settings) -> RendererSource:
     release_s = settings.liveportrait.release_after_min * 60.0
     return RendererSource(
         "liveportrait",
-        partial(_load_liveportrait, settings.liveportrait),
+        partial(_load_liveportrait, settings),
         background=True,
         release_after_s=release_s or None,
     )
 
 
-def _load_liveportrait(settings: LivePortraitSettings) -> Renderer:
+def _load_liveportrait(settings: Settings) -> Renderer:
     from pipeline.liveportrait.renderer import LivePortraitRenderer
 
-    return LivePortraitRenderer.load(liveportrait_options(settings))
+    insisted = settings.renderer.backend == "liveportrait"
+    return LivePortraitRenderer.load(liveportrait_options(settings.liveportrait, insisted=insisted))

@@ -33,6 +33,7 @@ class Options:
     Attributes:
         weights_dir: the folder that holds `liveportrait/` and `insightface/`.
         device: `auto` (cuda, then mps, then cpu), `cpu`, `cuda`, `cuda:1`, `mps`.
+        on_cpu: `auto` may take the CPU.
         dtype: of the two large networks; `auto` takes what is fast and good on the device.
         whole: paste the face back into the portrait; else show the 512 x 512 crop.
         memory_share: of the GPU's memory that this process may take, in (0, 1].
@@ -43,6 +44,7 @@ class Options:
 
     weights_dir: Path
     device: str = "auto"
+    on_cpu: bool = True
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     whole: bool = True
     memory_share: float = 1.0
@@ -75,7 +77,7 @@ class LivePortraitRenderer:
             CheckpointError: a weights file is missing, damaged, or not the one it should be.
             OutOfMemoryError, DeviceLostError: what the device says.
         """
-        device = _device(options.device)
+        device = _device(options)
         if device == "cpu":
             _take_the_back_seat(options.threads)
         with device_errors():
@@ -134,20 +136,23 @@ class LivePortraitRenderer:
         return self._model
 
 
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return choose_device() or "cpu"
-    kind = wanted.partition(":")[0]
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[kind]:
+def _device(options: Options) -> str:
+    if options.device == "auto":
+        found = choose_device()
+        if found is None and not options.on_cpu:
+            raise ConfigError(
+                "liveportrait.device",
+                f"torch {torch.__version__} finds no CUDA or MPS device here; on a CPU it runs "
+                'where renderer.backend = "liveportrait" asks for it',
+            )
+        return found or "cpu"
+    kind = options.device.partition(":")[0]
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[kind]:
         raise ConfigError(
             "liveportrait.device", f"torch {torch.__version__} finds no {kind} device here"
         )
-    return wanted
+    return options.device
 
 
 def _dtype(wanted: str, device: str) -> str:

@@ -72,8 +72,9 @@ def test_a_device_that_is_not_there_is_named(weights_dir: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(ConfigError, match=r"liveportrait\.device"):
-        LivePortraitRenderer.load(Options(weights_dir, device="cuda:0"))
+    for options in (Options(weights_dir, device="cuda:0"), Options(weights_dir, on_cpu=False)):
+        with pytest.raises(ConfigError, match=r"liveportrait\.device"):
+            LivePortraitRenderer.load(options)
 
 
 def test_what_others_prepared_is_refused() -> None:
