@@ -381,6 +381,7 @@ class Daemon:
             host=host,
             encoder=encoder,
             files=files,
+            detectors=self._detectors,
         )
         memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
         stage = await first_of(stages.open(memory), self._stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -13,6 +13,7 @@ from orchestrator.characters import Character, CharacterBook
 from orchestrator.expression.emotions import NEUTRAL, EmotionTable
 from orchestrator.look import Look
 from pipeline.contact_sheet import contact_sheet
+from pipeline.faces import FaceDetector
 from pipeline.picture import FormatEncoder
 from pipeline.render_host import RenderHost
 from pipeline.types import FaceControls, Image, ImageFormat
@@ -66,6 +67,7 @@ class Sheets:
         host: draws.
         encoder: its thread encodes.
         files: thread for reading portraits.
+        detectors: find the faces of portraits that come without landmarks.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Sheets:
         host: RenderHost,
         encoder: FormatEncoder,
         files: Executor,
+        detectors: Sequence[FaceDetector] = (),
     ) -> None:
         self._book = book
         self._emotions = emotions
         self._host = host
         self._encoder = encoder
         self._files = files
+        self._detectors = detectors
         self._turn = asyncio.Lock()
         self._kept: LRUCache[str, tuple[Character, EmotionTable, bytes]] = LRUCache(SHEETS_KEPT)
 
@@ -99,7 +103,7 @@ class Sheets:
 
     async def _drawn(self, character: Character, emotions: EmotionTable) -> bytes:
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._files, character.load)
+        loaded = await loop.run_in_executor(self._files, character.load, self._detectors)
         look = Look(emotions, character.gains, character.rest)
         cells: list[tuple[str, Image]] = []
         for label, face in sheet_faces(look):
