@@ -278,6 +278,7 @@ class EventPublishers:
 
     async def run(self) -> None:
         """Dial all of them and take what they say; until cancelled."""
+        self._metrics.set(Metric.PUBLISHERS_WANTED, len(self._addresses))
         self._note_connections(0)
         async with asyncio.TaskGroup() as keeping:
             for address in self._addresses:

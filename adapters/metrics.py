@@ -107,6 +107,16 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
     Metric.BAD_MESSAGES: _Declaration(
         Counter, "Messages of producers that could not be read or taken, by error code.", ("code",)
     ),
+    Metric.FPS_WANTED: _Declaration(
+        Gauge, "Frames per second of the stage's clock, while somebody watches.", ("stage",)
+    ),
+    Metric.VIEWERS: _Declaration(
+        Gauge, "Who takes the stage's frames, the MediaBridge included.", ("stage",)
+    ),
+    Metric.STAGE_DEGRADED: _Declaration(
+        Gauge, "1 while frames are not those of the wanted renderer.", ("stage",)
+    ),
+    Metric.PUBLISHERS_WANTED: _Declaration(Gauge, "Publishers that the settings name."),
     Metric.CONNECTIONS: _Declaration(
         Gauge, "Open connections.", ("kind",), (), _each("producer", "publisher", "vmc", *_VIEWERS)
     ),
@@ -123,6 +133,7 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
     Metric.MEDIA_BRIDGE_RECONNECTS: _Declaration(
         Counter, "Connections to the MediaBridge that were lost or refused."
     ),
+    Metric.EVENTS_UNLOGGED: _Declaration(Counter, "Messages that are missing from the event log."),
     Metric.BUILD_INFO: _Declaration(
         Gauge, "Always 1; what runs, in its labels.", ("version", "python", "renderer", "device")
     ),

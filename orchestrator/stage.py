@@ -152,7 +152,7 @@ class Stage:
         self._sequencer = Sequencer(emotions)
         self._performance = Performance(emotions, IdleLife(0, enabled=False))
         self._receipts = Receipts(name, metrics)
-        self._hub = FrameHub(self._wake_up)
+        self._hub = FrameHub(self._audience_changed)
         self._lead = Lead(self._period_s)
         self._accepted: TTLCache[str, tuple[EmotionEvent, CueAccepted]] = TTLCache(
             DEDUPE_EVENTS, DEDUPE_S, timer=clock.now
@@ -420,6 +420,7 @@ class Stage:
     def probe(self) -> None:
         """Look whether a failed renderer works again; a stage at rest draws nothing that would."""
         self._ladder.probe()
+        self._note_degraded()
 
     async def introduce(self, character: Character) -> None:
         """Put the first character on stage.
@@ -432,6 +433,9 @@ class Stage:
 
     async def run(self) -> None:
         """Publish frames until cancelled."""
+        self._metrics.set(Metric.FPS_WANTED, self._settings.fps, stage=self._name)
+        self._metrics.set(Metric.VIEWERS, len(self._hub), stage=self._name)
+        self._note_degraded()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._switch_characters(), name=f"{self._name}-switches")
@@ -518,6 +522,7 @@ class Stage:
             degraded=picture.degraded,
         )
         self._note_interval(published_s)
+        self._note_degraded()
         self._controls = picture.controls
         await self._hub.publish(info, picture)
         self.first_frame.set()
@@ -539,6 +544,15 @@ class Stage:
             )
         self._consecutive = True
         self._published_at.append(published_s)
+
+    def _note_degraded(self) -> None:
+        degraded = self._ladder.degraded is not None
+        self._metrics.set(Metric.STAGE_DEGRADED, float(degraded), stage=self._name)
+
+    def _audience_changed(self) -> None:
+        if not self._gone:  # the figures of a stage that has been removed are gone, too
+            self._metrics.set(Metric.VIEWERS, len(self._hub), stage=self._name)
+        self._wake_up()
 
     def _measured_fps(self, now_s: float) -> float:
         recent = [at_s for at_s in self._published_at if at_s > now_s - FPS_WINDOW_S]

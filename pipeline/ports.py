@@ -190,12 +190,17 @@ class Metric(StrEnum):
     CUES_REJECTED = "cues_rejected_total"  # counter [code]
     MESSAGES = "messages_total"  # counter [type]
     BAD_MESSAGES = "bad_messages_total"  # counter [code]
+    FPS_WANTED = "fps_wanted"  # gauge [stage]
+    VIEWERS = "viewers"  # gauge [stage]: every FrameSink that takes its frames
+    STAGE_DEGRADED = "stage_degraded"  # gauge [stage]: 1 without the wanted renderer's frames
+    PUBLISHERS_WANTED = "publishers_wanted"  # gauge
     CONNECTIONS = "connections"  # gauge [kind: producer, publisher, vmc, and those of FrameSink]
     EVICTIONS = "viewers_evicted_total"  # counter [kind]
     DEGRADED = "degraded"  # gauge [stage, rung]: 1 on the rung that serves, 0 elsewhere
     RENDER_FAILURES = "render_failures_total"  # counter [renderer, reason]
     MEDIA_BRIDGE_CONNECTED = "media_bridge_connected"  # gauge
     MEDIA_BRIDGE_RECONNECTS = "media_bridge_reconnects_total"  # counter
+    EVENTS_UNLOGGED = "events_unlogged_total"  # counter
     BUILD_INFO = "build_info"  # gauge [version, python, renderer, device], always 1
 
 

@@ -90,6 +90,7 @@ async def test_an_event_reaches_the_stage_and_receipts_go_back(publisher: FakePu
         assert [answer["type"] for answer in publisher.received] == ["hello", "emotion.accepted"]
         assert publisher.answers("emotion.accepted")[0]["id"] == "e1"
         assert running.metrics.total(Metric.MESSAGES, type="emotion") == 1
+        assert running.metrics.gauge(Metric.PUBLISHERS_WANTED) == 1
 
 
 async def test_every_message_of_producers_is_understood(publisher: FakePublisher) -> None:

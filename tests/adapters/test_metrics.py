@@ -29,12 +29,17 @@ LABELS = {
     Metric.CUES_REJECTED: ("code",),
     Metric.MESSAGES: ("type",),
     Metric.BAD_MESSAGES: ("code",),
+    Metric.FPS_WANTED: ("stage",),
+    Metric.VIEWERS: ("stage",),
+    Metric.STAGE_DEGRADED: ("stage",),
+    Metric.PUBLISHERS_WANTED: (),
     Metric.CONNECTIONS: ("kind",),
     Metric.EVICTIONS: ("kind",),
     Metric.DEGRADED: ("stage", "rung"),
     Metric.RENDER_FAILURES: ("renderer", "reason"),
     Metric.MEDIA_BRIDGE_CONNECTED: (),
     Metric.MEDIA_BRIDGE_RECONNECTS: (),
+    Metric.EVENTS_UNLOGGED: (),
     Metric.BUILD_INFO: ("version", "python", "renderer", "device"),
 }
 

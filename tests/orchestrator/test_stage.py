@@ -173,6 +173,26 @@ async def test_receipts_name_the_frames_that_show_the_change(book: CharacterBook
         assert theatre.metrics.total(Metric.CUES_ENDED, stage="main", ending="finished") == 1
 
 
+async def test_the_figures_tell_who_watches_and_what_is_wanted(book: CharacterBook) -> None:
+    """Frames wanted per second and viewers, as they are now, are there without a single event."""
+    async with playing(book) as theatre:
+        gauge = theatre.metrics.gauge
+        assert gauge(Metric.FPS_WANTED, stage="main") == StageSettings().fps
+        assert gauge(Metric.VIEWERS, stage="main") == 1
+        assert gauge(Metric.STAGE_DEGRADED, stage="main") == 0
+        another = Viewer()
+        theatre.stage.attach(another)
+        assert gauge(Metric.VIEWERS, stage="main") == 2
+        theatre.stage.detach(another)
+        theatre.stage.detach(theatre.viewer)
+        assert gauge(Metric.VIEWERS, stage="main") == 0
+        theatre.stage.close()
+        theatre.metrics.forget(stage="main")
+        theatre.stage.attach(another)
+        assert gauge(Metric.VIEWERS, stage="main") is None, "a removed stage comes back"
+        theatre.stage.detach(another)
+
+
 async def test_latency_of_a_planned_cue_counts_from_its_start(book: CharacterBook) -> None:
     """A cue with at_ms is not late because it was sent early."""
     async with playing(book) as theatre:

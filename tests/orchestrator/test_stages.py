@@ -221,6 +221,8 @@ async def test_a_stage_whose_renders_fail_degrades_alone(book: CharacterBook) ->
         assert "no luck" in (house.set.get("lobby").degraded or "")
         assert house.metrics.gauge(Metric.DEGRADED, stage="main", rung="fake") == 1.0
         assert house.metrics.gauge(Metric.DEGRADED, stage="lobby", rung="fake") == 0.0
+        assert house.metrics.gauge(Metric.STAGE_DEGRADED, stage="main") == 0.0
+        assert house.metrics.gauge(Metric.STAGE_DEGRADED, stage="lobby") == 1.0
 
 
 async def test_a_stage_whose_renders_are_slow_starves_nobody(book: CharacterBook) -> None:
