@@ -75,9 +75,6 @@ class Ledger:
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests))
 
-    def __contains__(self, request: Request) -> bool:
-        return request in self._requests
-
     def add(self, request: Request) -> None:
         """Take one more.
 

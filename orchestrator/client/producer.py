@@ -114,6 +114,7 @@ class Producer:
         self._error: ClientError | None = ClosedError("the producer is not open: use `async with`")
         self._unsent: list[Request] = []
         self._woken = asyncio.Event()
+        self._burst_s, self._burst = 0.0, 0
         self._controls: tuple[Message, float] | None = None
         self._controls_id = f"{self._prefix}-c"
         self._controls_error: RequestError | None = None
@@ -479,23 +480,29 @@ class Producer:
             raise
 
     async def _write_all(self, connection: ClientConnection) -> None:
-        for number in count(1):
-            if not self._unsent:
+        while self._unsent:
+            await self._keep_below_rate()
+            if not self._unsent:  # withdrawn meanwhile
                 break
             request = self._unsent.pop(0)
-            if request not in self._ledger:
-                continue
             message = request.message
             if request.kind == "text":
                 message = self._texts.outgoing(message)
             request.sent_s = time.monotonic()
             await connection.send(encode_message(message).decode())
-            if number % _BURST == 0:
-                await asyncio.sleep(_BURST_PAUSE_S)
         if self._controls is not None:
             (message, asked_s), self._controls = self._controls, None
             if time.monotonic() - asked_s < _CONTROLS_LAPSE_S:
                 await connection.send(encode_message(message).decode())
+
+    async def _keep_below_rate(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._burst_s >= _BURST_PAUSE_S:
+            self._burst_s, self._burst = now_s, 0
+        elif self._burst >= _BURST:
+            await asyncio.sleep(self._burst_s + _BURST_PAUSE_S - now_s)
+            self._burst_s, self._burst = time.monotonic(), 0
+        self._burst += 1
 
     def _note_size(self, connection: ClientConnection) -> None:
         if connection.protocol.close_code == CloseCode.MESSAGE_TOO_BIG:
@@ -504,6 +511,7 @@ class Producer:
     def _fail(self, error: ClientError) -> None:
         if self._error is None:
             self._error = error
+        self._unsent = []
         self._ledger.fail_all(error)
         self._texts.fail_all(error)
 

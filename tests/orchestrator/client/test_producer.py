@@ -211,6 +211,21 @@ async def test_full_is_said_at_once(daemon: FakeDaemon) -> None:
         await producer.emotion("happy", id="three")
 
 
+async def test_a_burst_stays_below_the_daemons_limit(daemon: FakeDaemon) -> None:
+    """200 at once and 200 a second are taken; a tight loop goes out more slowly than that."""
+    arrived_s: list[float] = []
+
+    def answer(message: Message) -> list[Message]:
+        arrived_s.append(asyncio.get_running_loop().time())
+        return daemon.usual_answer(message)
+
+    daemon.answer = answer
+    async with producer_of(daemon) as producer:
+        for _ in range(210):
+            await producer.state("idle")
+    assert arrived_s[-1] - arrived_s[0] > 1.0
+
+
 async def test_closing_resolves_everything(daemon: FakeDaemon) -> None:
     """Answers get their time, and then every awaitable raises ClosedError; so do new calls."""
     async with producer_of(daemon) as producer:
