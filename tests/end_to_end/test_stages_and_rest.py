@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from orchestrator.settings import default_config_dir
 from tests.fakes import photos
 from tests.fakes.daemon import DaemonProcess
 
+README = Path(__file__).parents[2] / "README.md"
 PORTRAIT = default_config_dir() / "characters" / "astronaut" / "portrait.jpg"
 SETTINGS = {
     "AVATAR_IDLE__ENABLED": "false",
@@ -270,3 +272,21 @@ def test_stages_and_characters_survive_a_restart(tmp_path: Path) -> None:
         ]
         image = httpx.get(f"{second.http}/v1/snapshot.jpg?stage=den").content
         assert picture(image).shape == (240, 320, 3)
+
+
+@needs_curl
+@pytest.mark.parametrize("section", ["Stages", "Characters", "Pictures by REST"])
+def test_the_commands_of_the_readme_work(
+    daemon: DaemonProcess, tmp_path: Path, section: str
+) -> None:
+    """Each line of the section's shell block, one after the other."""
+    (text,) = re.findall(rf"\n## {section}\n(.*?)\n## ", README.read_text("utf-8"), re.DOTALL)
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    shutil.copy(PORTRAIT, tmp_path / "me.jpg")
+    # The daemon of this test has a stage of that name in its settings.
+    for line in block.replace("lobby", "hall").splitlines():
+        command = line.replace("http://127.0.0.1:8081", daemon.http).replace("curl ", "curl -sf ")
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
