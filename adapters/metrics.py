@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, TypeVar
 
 from prometheus_client import (
@@ -16,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from pipeline.errors import ErrorCode
 from pipeline.ports import Metric
 
 PREFIX: Final = "avatar_"
@@ -23,6 +25,9 @@ PREFIX: Final = "avatar_"
 _Family = Counter | Gauge | Histogram
 _FamilyT = TypeVar("_FamilyT", Counter, Gauge, Histogram)
 
+_CODES: Final = tuple(code.value for code in ErrorCode)
+_RENDERERS: Final = ("mesh", "liveportrait")
+_FAILURES: Final = ("timeout", "hang", "error", "bad_frame", "out_of_memory", "device_lost")
 _VIEWERS: Final = ("websocket", "mjpeg", "media_bridge")
 
 # Bucket bounds in seconds. A frame at 30 fps lasts 33 ms, at 60 fps 17 ms.
@@ -101,11 +106,15 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
         Counter, "Cues ended: finished, superseded or expired.", ("stage", "ending")
     ),
     Metric.CUES_REJECTED: _Declaration(
-        Counter, "Messages that a stage did not take, by error code.", ("code",)
+        Counter, "Messages that a stage did not take, by error code.", ("code",), (), _each(*_CODES)
     ),
     Metric.MESSAGES: _Declaration(Counter, "Messages of producers, by type.", ("type",)),
     Metric.BAD_MESSAGES: _Declaration(
-        Counter, "Messages of producers that could not be read or taken, by error code.", ("code",)
+        Counter,
+        "Messages of producers that could not be read or taken, by error code.",
+        ("code",),
+        (),
+        _each(*_CODES),
     ),
     Metric.FPS_WANTED: _Declaration(
         Gauge, "Frames per second of the stage's clock, while somebody watches.", ("stage",)
@@ -127,7 +136,11 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
         Gauge, "1 on the rung of the fallback ladder that serves, 0 elsewhere.", ("stage", "rung")
     ),
     Metric.RENDER_FAILURES: _Declaration(
-        Counter, "Frames that could not be drawn.", ("renderer", "reason")
+        Counter,
+        "Frames that could not be drawn.",
+        ("renderer", "reason"),
+        (),
+        tuple(product(_RENDERERS, _FAILURES)),
     ),
     Metric.MEDIA_BRIDGE_CONNECTED: _Declaration(Gauge, "1 while the MediaBridge is connected."),
     Metric.MEDIA_BRIDGE_RECONNECTS: _Declaration(

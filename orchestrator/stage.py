@@ -433,9 +433,7 @@ class Stage:
 
     async def run(self) -> None:
         """Publish frames until cancelled."""
-        self._metrics.set(Metric.FPS_WANTED, self._settings.fps, stage=self._name)
-        self._metrics.set(Metric.VIEWERS, len(self._hub), stage=self._name)
-        self._note_degraded()
+        self._begin_figures()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._switch_characters(), name=f"{self._name}-switches")
@@ -544,6 +542,18 @@ class Stage:
             )
         self._consecutive = True
         self._published_at.append(published_s)
+
+    def _begin_figures(self) -> None:
+        """Let what is counted begin at zero, so that the first of each shows as a change."""
+        metrics, stage = self._metrics, self._name
+        metrics.set(Metric.FPS_WANTED, self._settings.fps, stage=stage)
+        metrics.set(Metric.VIEWERS, len(self._hub), stage=stage)
+        self._note_degraded()
+        for metric in (Metric.FRAMES_PUBLISHED, Metric.CUES_ACCEPTED):
+            metrics.count(metric, 0.0, stage=stage)
+        metrics.count(Metric.TICKS_SKIPPED, 0.0, stage=stage, reason="late")
+        for ending in ("finished", "superseded", "expired"):
+            metrics.count(Metric.CUES_ENDED, 0.0, stage=stage, ending=ending)
 
     def _note_degraded(self) -> None:
         degraded = self._ladder.degraded is not None

@@ -141,6 +141,9 @@ def test_known_label_values_are_there_from_the_start() -> None:
     for kind in ("producer", "publisher", "vmc", "websocket", "mjpeg", "media_bridge"):
         assert value(metrics, "avatar_connections", kind=kind) == 0.0
     assert value(metrics, "avatar_viewers_evicted_total", kind="websocket") == 0.0
+    assert value(metrics, "avatar_cues_rejected_total", code="unknown_emotion") == 0.0
+    failures = value(metrics, "avatar_render_failures_total", renderer="mesh", reason="timeout")
+    assert failures == 0.0
 
 
 def test_two_sets_of_metrics_do_not_mix() -> None:
