@@ -14,6 +14,7 @@ import cv2
 from pipeline.encoding import decode_jpeg, encode
 from pipeline.errors import RenderError
 from pipeline.frame_cache import CachedFrame, FrameCache, FrameKey
+from pipeline.framing import Framing
 from pipeline.ports import Metric, Metrics
 from pipeline.render_worker import RenderWorker
 from pipeline.types import FaceControls, Image, ImageFormat, Portrait
@@ -118,7 +119,7 @@ class FormatEncoder:
         """
 
         def job() -> bytes:
-            image = fitted(portrait.image, size_px)
+            image = Framing.of(portrait, size_px).cut(portrait.image)
             return timed_encode(image, ImageFormat.JPEG, quality, self._metrics)
 
         return await self._worker.run(job, owner=object())
@@ -139,19 +140,6 @@ class FormatEncoder:
         data = timed_encode(image, family.image_format, family.quality, self._metrics)
         self._cache.put(key, CachedFrame(data, picture.controls, picture.weights))
         return data
-
-
-def fitted(image: Image, size_px: tuple[int, int]) -> Image:
-    """The middle of the image in the proportions of `size_px`, scaled to it."""
-    height, width = image.shape[:2]
-    scale = min(width / size_px[0], height / size_px[1])
-    across = min(width, max(1, round(size_px[0] * scale)))
-    down = min(height, max(1, round(size_px[1] * scale)))
-    left, top = (width - across) // 2, (height - down) // 2
-    middle = image[top : top + down, left : left + across]
-    # Area averaging does not alias when shrinking; cubic stays crisp when enlarging.
-    how = cv2.INTER_AREA if scale > 1.0 else cv2.INTER_CUBIC
-    return cast(Image, cv2.resize(middle, size_px, interpolation=how))
 
 
 def timed_encode(image: Image, image_format: ImageFormat, quality: int, metrics: Metrics) -> bytes:

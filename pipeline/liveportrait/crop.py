@@ -138,17 +138,6 @@ def network_input(crop: Image) -> Float32Array:
     return planes / np.float32(255)
 
 
-def fitted(image: Image, size_px: tuple[int, int]) -> Image:
-    """The middle of an image, scaled to fill (width, height)."""
-    width, height = size_px
-    scale = max(width / image.shape[1], height / image.shape[0])
-    rows, columns = min(image.shape[0], height / scale), min(image.shape[1], width / scale)
-    top, left = round((image.shape[0] - rows) / 2), round((image.shape[1] - columns) / 2)
-    middle = image[top : top + max(1, round(rows)), left : left + max(1, round(columns))]
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(middle, size_px, interpolation=way), np.uint8)
-
-
 @cache
 def mask_template() -> Image:
     """(512, 512) uint8: a rounded square with a linear feather of 16 pixels.

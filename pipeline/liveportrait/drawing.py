@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import BadFrameError
-from pipeline.liveportrait.crop import PasteBack, fitted
+from pipeline.framing import Framing
+from pipeline.liveportrait.crop import PasteBack
 from pipeline.liveportrait.engines import Engine, SourceState
 from pipeline.liveportrait.frame_path import FramePath, HostCopy, unpacked
 from pipeline.liveportrait.prepared import PreparedPortrait
@@ -142,17 +143,17 @@ class Pending:
         drawing: Drawing,
         working: Callable[[], AbstractContextManager[None]],
         paste: PasteBack | None,
-        size_px: tuple[int, int] | None,
+        framing: Framing | None,
     ) -> None:
         self._drawing, self._working = drawing, working
-        self._paste, self._size_px = paste, size_px
+        self._paste, self._framing = paste, framing
 
     def picture(self) -> Image:
         """(height, width, 3) uint8 RGB, waited for; raises what `LivePortrait.render` does."""
         with self._working():
             drawn = self._drawing.levels()
         picture = drawn if self._paste is None else self._paste(drawn)
-        return picture if self._size_px is None else fitted(picture, self._size_px)
+        return picture if self._framing is None else self._framing.cut(picture)
 
 
 def _wider(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -12,6 +12,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from pipeline import framing
 from pipeline.errors import (
     ConfigError,
     DeviceLostError,
@@ -31,7 +32,7 @@ from pipeline.liveportrait.arguments import (
 )
 from pipeline.liveportrait.arkit import express
 from pipeline.liveportrait.checkpoints import load_networks
-from pipeline.liveportrait.crop import SOURCE, Crop, Framing, PasteBack, network_input
+from pipeline.liveportrait.crop import CROP_PX, SOURCE, Crop, Framing, PasteBack, network_input
 from pipeline.liveportrait.devices import device_errors, limit_memory, release, running_on
 from pipeline.liveportrait.drawing import Drawer, Pending
 from pipeline.liveportrait.engine_maker import EngineMaker
@@ -255,8 +256,8 @@ class LivePortrait:
         Args:
             prepared: a portrait of this model.
             controls: zero controls give the portrait's own face.
-            size_px: (width, height); the picture's own size if not given. The middle of the
-                picture fills it.
+            size_px: (width, height); the picture's own size if not given. The picture fills
+                it, with the face in the middle where it is larger.
             whole: paste the face back into the portrait; else the crop alone, 512 x 512.
 
         Returns:
@@ -284,7 +285,12 @@ class LivePortrait:
         with self._working():
             kp_driving = driven_keypoints(self._small_here, prepared, express(controls))
             drawing = self._drawer.begin(prepared, kp_driving)
-        return Pending(drawing, self._working, prepared.paste if whole else None, size_px)
+        return Pending(
+            drawing,
+            self._working,
+            prepared.paste if whole else None,
+            None if size_px is None else _filling(size_px, prepared.portrait if whole else None),
+        )
 
     def warmup(self) -> None:
         """Run everything once, so that the first real frame takes no longer than later ones.
@@ -334,6 +340,13 @@ class LivePortrait:
             raise RenderError("this LivePortrait is closed")
         with torch.inference_mode(), device_errors(), running_on(self.device):
             yield
+
+
+def _filling(size_px: tuple[int, int], portrait: Portrait | None) -> framing.Framing:
+    """How a portrait, or a crop alone, fills a frame."""
+    if portrait is None:
+        return framing.Framing.middle((CROP_PX, CROP_PX), size_px)
+    return framing.Framing.of(portrait, size_px)
 
 
 def _singles(batch: Tensor) -> list[Tensor]:

@@ -8,43 +8,15 @@ from typing import cast
 import cv2
 import numpy as np
 
+from pipeline import framing
+from pipeline.framing import resized
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.types import Image, Portrait
 
 
 @dataclass(frozen=True, slots=True)
-class Framing:
-    """How a portrait fills a frame: scaled without distortion, cropped round the face.
-
-    Attributes:
-        width, height: of the frame, in pixels.
-        left, top, across, down: the part of the portrait that is shown, in its pixels.
-    """
-
-    width: int
-    height: int
-    left: int
-    top: int
-    across: int
-    down: int
-
-    @classmethod
-    def of(cls, portrait: Portrait, size_px: tuple[int, int]) -> Framing:
-        """The largest part of the portrait with the frame's proportions, the face in its middle."""
-        width, height = size_px
-        h, w = portrait.image.shape[:2]
-        scale = max(width / w, height / h)
-        across, down = min(round(width / scale), w), min(round(height / scale), h)
-        points = portrait.landmarks.points
-        centre = (points.min(axis=0) + points.max(axis=0)) / 2
-        left = round(float(np.clip(centre[0] - across / 2, 0, w - across)))
-        top = round(float(np.clip(centre[1] - down / 2, 0, h - down)))
-        return cls(width, height, left, top, across, down)
-
-    @property
-    def scale(self) -> float:
-        """Frame pixels per portrait pixel."""
-        return self.width / self.across
+class Framing(framing.Framing):
+    """How a portrait fills a frame, and what the rig is made of there."""
 
     def face(self, portrait: Portrait, oversampling: int) -> Anatomy:
         """The face in pixels of the frame, or of a texture `oversampling` times as large.
@@ -57,14 +29,13 @@ class Framing:
 
     def still(self, portrait: Portrait) -> Image:
         """The portrait itself at the frame's size, (height, width, 3) uint8 RGB."""
-        shown = portrait.image[self.top : self.top + self.down, self.left : self.left + self.across]
-        return _resized(shown, self.width, self.height)
+        return self.cut(portrait.image)
 
     def texture(self, portrait: Portrait, oversampling: int) -> Image:
         """What frames are sampled from: `oversampling` times the frame, averaging to `still`."""
         shown = portrait.image[self.top : self.top + self.down, self.left : self.left + self.across]
         width, height = self.width * oversampling, self.height * oversampling
-        texture = _resized(shown, width, height).astype(np.float32)
+        texture = resized(shown, width, height).astype(np.float32)
         wanted = self.still(portrait).astype(np.float32)
         for _ in range(2):  # iterative back-projection (Irani and Peleg 1991)
             error = wanted - cv2.resize(
@@ -80,9 +51,3 @@ class Framing:
             Image,
             cv2.resize(texture, (self.width, self.height), interpolation=cv2.INTER_AREA),
         )
-
-
-def _resized(image: Image, width: int, height: int) -> Image:
-    shrinks = width <= image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cast(Image, cv2.resize(image, (width, height), interpolation=method))

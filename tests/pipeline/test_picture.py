@@ -11,7 +11,7 @@ import pipeline.picture as picture_module
 from pipeline.encoding import decode_jpeg, encode
 from pipeline.errors import JobDroppedError, RenderError
 from pipeline.frame_cache import FrameCache, FrameFamily, FrameKey, face_code
-from pipeline.picture import FormatEncoder, Picture, fitted
+from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric
 from pipeline.types import FaceControls, Image, ImageFormat
 from tests.fakes.metrics import RecordingMetrics
@@ -156,16 +156,3 @@ async def test_the_still_is_a_jpeg_of_the_wanted_size(bench: Bench) -> None:
     """The portrait itself can be shown at any size."""
     still = await bench.encoder.still(fake_portrait(size=80), SIZE, 90)
     assert decode_jpeg(still).shape == (48, 64, 3)
-
-
-@pytest.mark.parametrize("shape", [(100, 100), (50, 200), (200, 50), (20, 10), (48, 64)])
-def test_fitting_keeps_proportions(shape: tuple[int, int]) -> None:
-    """The middle of the image is shown, not squeezed: a square in it stays a square."""
-    height, width = shape
-    image = np.zeros((height, width, 3), np.uint8)
-    middle, half = (height // 2, width // 2), min(shape) // 5
-    image[middle[0] - half : middle[0] + half, middle[1] - half : middle[1] + half] = 255
-    scaled = fitted(image, SIZE)
-    assert scaled.shape == (48, 64, 3)
-    bright = scaled[:, :, 0] > 127
-    assert abs(int(bright.any(0).sum()) - int(bright.any(1).sum())) <= 3
