@@ -41,8 +41,10 @@ from orchestrator import __version__
 from orchestrator.cast import Cast
 from orchestrator.characters import CharacterBook
 from orchestrator.clock import SystemClock
+from orchestrator.event_log_file import EventLog
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.hardware import gpu_name
+from orchestrator.journal import unrecorded
 from orchestrator.lifecycle import (
     ExitStatus,
     feed_watchdog,
@@ -87,6 +89,7 @@ PRODUCERS_STOP_S: Final = 1.0
 VIEWERS_STOP_S: Final = 2.0
 STAGES_STOP_S: Final = 1.0
 STATE_STOP_S: Final = 1.0
+EVENT_LOG_STOP_S: Final = 0.25
 RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
@@ -345,6 +348,9 @@ class Daemon:
         cache = FrameCache(settings.cache.max_bytes, self._metrics)
         encoder = FormatEncoder(cache, self._metrics)
         at_the_end("encoder", lambda: encoder.close(RENDER_STOP_S), 2 * RENDER_STOP_S)
+        journal = self._event_log()
+        if journal is not None:
+            at_the_end("event-log", lambda: journal.close(EVENT_LOG_STOP_S), 2 * EVENT_LOG_STOP_S)
         kit = StageKit(
             server=SERVER_NAME,
             idle=settings.idle,
@@ -356,6 +362,7 @@ class Daemon:
             metrics=self._metrics,
             clock=self._clock,
             detectors=self._detectors,
+            journal=journal or unrecorded,
         )
         self._stages = stages = StageSet(settings, kit, self._emotions, self._characters)
         resources.callback(stages.let_go)
@@ -435,6 +442,18 @@ class Daemon:
             trackers = VmcInput(self, self._metrics, stage=vmc.stage or None, weight=vmc.weight)
             resources.callback(trackers.close)
             await trackers.listen(vmc.host, vmc.port)
+
+    def _event_log(self) -> EventLog | None:
+        """The file of all that acts on the faces, where the settings want one.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        settings = self._settings
+        if not settings.log.events_file:
+            return None
+        path = state_dir(settings) / Path(settings.log.events_file).expanduser()
+        return EventLog(path, settings.log.events_max_bytes, self._metrics)
 
     async def _publish_until_stopped(self, stage: Stage, port: int) -> None:
         await first_of(stage.first_frame.wait(), self._stop)

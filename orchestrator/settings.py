@@ -158,6 +158,8 @@ class LogSettings(Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
     report_every_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 300.0
+    events_file: str = ""
+    events_max_bytes: Annotated[int, Meta(ge=2**16, le=2**36)] = 64 * 2**20
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
