@@ -456,6 +456,9 @@ class FallbackLadder:
             return
         now_s = self._clock()
         for rung in self._rungs:
+            if rung.background and not self._host.is_needed(rung.name):
+                self._let_rest(rung)
+                continue
             if rung.health.reason is None:
                 # Those below are not needed.
                 return
@@ -466,6 +469,12 @@ class FallbackLadder:
                 future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
                 rung.probing = True
                 future.add_done_callback(partial(self._probed, rung))
+
+    def _let_rest(self, rung: Rung) -> None:
+        """Nobody watches, so that it is let go: no reason to call that degraded."""
+        if not self._host.is_ready(rung.name):
+            rung.health.rests()
+            self._problem = None
 
     def _probed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
         rung.probing = False

@@ -87,6 +87,11 @@ class RendererHealth:
             self.reason, self.late = reason, False
             self._retry_s = now_s
 
+    def rests(self) -> None:
+        """It is not needed: nothing is the matter with it."""
+        if not self._lost:
+            self.reason, self.late = None, False
+
     def failed(self, now_s: float, reason: str, *, lost: bool = False) -> None:
         """It cannot be used now; try again later, each time later still."""
         stable = self._succeeded_s is not None and now_s - self._succeeded_s >= STABLE_S

@@ -166,14 +166,17 @@ class RenderHost:
         """Somebody watches: nothing is idle."""
         self._touched_s = self._clock()
 
+    def is_needed(self, name: str) -> bool:
+        """Somebody has watched within the time for which its source keeps it."""
+        allowed_s = self._sources[name].release_after_s
+        return allowed_s is None or self._clock() - self._touched_s <= allowed_s
+
     def release_idle(self) -> None:
         """Let go of what nobody has needed for as long as its source allows."""
-        idle_s = self._clock() - self._touched_s
-        for source in self.sources:
-            allowed_s = source.release_after_s
-            if allowed_s is not None and idle_s > allowed_s and self.is_ready(source.name):
-                log.info("renderer_let_go", renderer=source.name, idle_s=round(idle_s))
-                self.let_go(source.name)
+        for name in self.names:
+            if self.is_ready(name) and not self.is_needed(name):
+                log.info("renderer_let_go", renderer=name)
+                self.let_go(name)
 
     def device(self, name: str) -> str | None:
         """The device of that renderer; None until it has been loaded."""
@@ -408,6 +411,7 @@ class RenderHost:
         loaded = self._mine.renderers.pop(name, None)
         if loaded is None:
             return
+        self._ready.discard(name)
         loaded.prepared.clear()
         try:
             loaded.renderer.close()

@@ -339,6 +339,9 @@ async def test_it_is_let_go_and_comes_back() -> None:
     assert not theatre.host.is_ready(NAME)
     first = theatre.renderer(NAME)
     await until(lambda: first.closed == 1)
+    theatre.ladder.probe()
+    await theatre.idle()
+    assert (theatre.renderer(NAME), theatre.ladder.degraded) == (first, None)
     picture = await theatre.picture(0.77)
     assert picture.key.family.renderer.startswith("mesh")
     assert picture.degraded == f"{NAME}: loading"
