@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Protocol
+from weakref import WeakSet
 
 import structlog
 
@@ -262,7 +263,8 @@ class Audience:
         self.clock = clock
         self._seats: Counter[str] = Counter()
         self._viewers: dict[Viewer, tuple[int, int]] = {}  # frames counted: sent, dropped
-        self._watching: dict[Viewer, str] = {}  # the stage's name
+        self._watching: dict[Viewer, StagePort] = {}
+        self._removed: WeakSet[StagePort] = WeakSet()
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
         self._empty = asyncio.Event()
@@ -297,11 +299,13 @@ class Audience:
         line = log.bind(kind=viewer.kind, stage=stage.name, **about)
         line.info("viewer_opened", format=viewer.format.value)
         self._viewers[viewer] = (0, 0)
-        self._watching[viewer] = stage.name
+        self._watching[viewer] = stage
         if self._watch is None:
             self._watch = asyncio.create_task(self._check_viewers(), name="audience")
         if self._closing:
             viewer.end(Parting.SHUTDOWN)
+        if stage in self._removed:  # while the connection was being made
+            viewer.end(Parting.REMOVED)
         stage.attach(viewer)
         try:
             return await viewer.ended()
@@ -318,10 +322,11 @@ class Audience:
                 seconds=round(self.clock() - began_s, 1),
             )
 
-    def let_go(self, stage: str) -> None:
-        """End the viewers of a stage that has been removed."""
+    def let_go(self, stage: StagePort) -> None:
+        """End the viewers of a stage that has been removed, and those who are about to come."""
+        self._removed.add(stage)
         for viewer, watched in list(self._watching.items()):
-            if watched == stage:
+            if watched is stage:
                 viewer.end(Parting.REMOVED)
 
     async def close(self) -> None:

@@ -171,6 +171,7 @@ class Daemon:
         self._stages: StageSet | None = None
         self._cast: Cast | None = None
         self._pictures: Pictures | None = None
+        self._save: Callable[[], Awaitable[None]] = _nothing
         self._sheets: Sheets | None = None
         self._host: RenderHost | None = None
         self.still_rendering = False
@@ -242,11 +243,13 @@ class Daemon:
         )
         open_stages = _there(self._stages)
         await open_stages.create(order.name, overrides)
+        await self._save()
         return open_stages.body(order.name)
 
     async def remove_stage(self, name: str) -> None:
         """Close a stage that was made at run time; see `StageSet.remove`."""
         await _there(self._stages).remove(name)
+        await self._save()
 
     # --- life -----------------------------------------------------------------------------
 
@@ -395,7 +398,7 @@ class Daemon:
         if stage is None:
             return
         saver = StateSaver(self._state, stages.memory, files)
-        stages.hooks.changed = saver.soon
+        stages.hooks.changed, self._save = saver.soon, saver.now
         stages.hooks.removed = audience.let_go
         at_the_end("state", saver.now, STATE_STOP_S)
         _freeze_garbage()
@@ -556,6 +559,10 @@ class Daemon:
         scheduler.add_job(probe, "interval", seconds=PROBE_S, coalesce=True)
         scheduler.start()
         return scheduler
+
+
+async def _nothing() -> None:
+    """Until there is something to save."""
 
 
 def _there(part: _Part | None) -> _Part:

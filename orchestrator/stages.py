@@ -106,11 +106,11 @@ class StageHooks:
 
     Attributes:
         changed: something that survives a restart has changed.
-        removed: the stage of that name is gone; its viewers are to be let go.
+        removed: the stage is gone; its viewers are to be let go.
     """
 
     changed: Callable[[], None] = lambda: None
-    removed: Callable[[str], None] = lambda name: None
+    removed: Callable[[Stage], None] = lambda stage: None
 
 
 class StageSet:
@@ -267,7 +267,7 @@ class StageSet:
             )
         del self._open[name]
         gone.stage.close()
-        self.hooks.removed(name)
+        self.hooks.removed(gone.stage)
         self.hooks.changed()
         await self._end(gone)
         self._kit.metrics.forget(stage=name)

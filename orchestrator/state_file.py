@@ -86,11 +86,18 @@ class StateSaver:
         self._failed = False
         self._writing = asyncio.Lock()
         self._soon: asyncio.Task[None] | None = None
+        self._asked = False
 
     def soon(self) -> None:
-        """Save without waiting for it."""
+        """Save without waiting for it; what changes while it is being saved is saved next."""
+        self._asked = True
         if self._soon is None or self._soon.done():
-            self._soon = asyncio.create_task(self.now(), name="save-state")
+            self._soon = asyncio.create_task(self._while_asked(), name="save-state")
+
+    async def _while_asked(self) -> None:
+        while self._asked:
+            self._asked = False
+            await self.now()
 
     async def now(self) -> None:
         """Save if something has changed; a failure is logged once and tried again later."""

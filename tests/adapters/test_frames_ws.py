@@ -41,6 +41,7 @@ class Server:
     """A served endpoint with its stage."""
 
     port: int
+    daemon: FakeDaemon
     stage: FakeStage
     audience: Audience
     endpoint: FramesEndpoint
@@ -70,7 +71,7 @@ async def serving(**limits: Any) -> AsyncIterator[Server]:
     listener = socket.create_server(("127.0.0.1", 0))
     await web.SockSite(runner, listener).start()
     try:
-        yield Server(listener.getsockname()[1], stage, audience, endpoint, metrics)
+        yield Server(listener.getsockname()[1], daemon, stage, audience, endpoint, metrics)
     finally:
         await endpoint.close()
         await runner.cleanup()
@@ -553,6 +554,29 @@ async def test_two_hundred_viewers_are_closed_quickly_and_politely(stalled: Stal
         assert server.metrics.gauge(Metric.CONNECTIONS, kind=KIND) == 0
         with pytest.raises(InvalidStatus, match="503"):
             await connect(server.url())
+
+
+async def test_viewers_of_a_removed_stage_are_closed_and_no_others(server: Server) -> None:
+    """1001 for those, too, who come a moment too late; another stage of that name has its own."""
+    other, again = FakeStage("other"), FakeStage()
+    server.daemon.stages["other"] = other
+    async with connect(server.url()) as gone, connect(server.url("?stage=other")) as stays:
+        await until(lambda: server.stage.sinks and other.sinks)
+        server.audience.let_go(server.stage)
+        with pytest.raises(ConnectionClosed):
+            await frame(gone)
+        assert (gone.close_code, gone.close_reason) == (1001, "the stage has been removed")
+        async with connect(server.url()) as late:
+            with pytest.raises(ConnectionClosed):
+                await frame(late)
+            assert late.close_code == 1001
+        server.daemon.stages["main"] = again
+        async with connect(server.url()) as new:
+            await until(lambda: again.sinks)
+            again.publish(b"of the new stage")
+            other.publish(b"of the other")
+            assert (await frame(new))[1] == b"of the new stage"
+        assert (await frame(stays))[1] == b"of the other"
 
 
 async def test_closing_twice_is_harmless(server: Server) -> None:

@@ -267,3 +267,13 @@ async def test_ffmpeg_plays_it(server: Server) -> None:
     frames = np.frombuffer(output, np.uint8).reshape(10, 64, 64)
     shades = [round(float(frame.mean())) for frame in frames]
     assert np.diff(shades).tolist() == pytest.approx([4] * 9, abs=1)
+
+
+async def test_the_stream_of_a_removed_stage_ends(server: Server, http: ClientSession) -> None:
+    """The response ends; the place is free again."""
+    async with http.get(server.url()) as response:
+        await until(lambda: server.stage.sinks)
+        server.stage.publish()
+        server.endpoint._audience.let_go(server.stage)
+        assert (await response.content.read()).endswith(b"--frame\r\n")
+    await until(lambda: server.connections == 0)

@@ -66,23 +66,25 @@ class FakeStage:
 
 
 class FakeDaemon:
-    """Implements `pipeline.ports.DaemonPort` around one stage."""
+    """Implements `pipeline.ports.DaemonPort` around one stage, to which a test may add."""
 
     def __init__(self, stage: FakeStage) -> None:
-        self._stage = stage
+        self._default = stage.name
+        self.stages = {stage.name: stage}
 
     def stage(self, name: str | None) -> StagePort:
-        if name not in {None, self._stage.name}:
+        found = self.stages.get(self._default if name is None else name)
+        if found is None:
             raise InvalidEventError(ErrorCode.UNKNOWN_STAGE, f"no stage {name}", field="stage")
-        return self._stage
+        return found
 
-    def health(self) -> Mapping[str, Any]:
+    def health(self, name: str | None = None) -> Mapping[str, Any]:
         return {"status": "ok"}
 
-    def not_ready_reason(self) -> str | None:
+    def not_ready_reason(self, name: str | None = None) -> str | None:
         return None
 
-    def characters(self) -> Mapping[str, Any]:
+    def characters(self, name: str | None = None) -> Mapping[str, Any]:
         return {}
 
     def expressions(self) -> Sequence[str]:

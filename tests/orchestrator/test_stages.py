@@ -108,7 +108,7 @@ class Playhouse:
             book,
         )
         self.book = book
-        self.removed: list[str] = []
+        self.removed: list[Stage] = []
         self.changes = 0
         self.set.hooks.removed = self.removed.append
         self.set.hooks.changed = self._note_change
@@ -304,7 +304,7 @@ async def test_a_removed_stage_pays_its_debts_and_is_gone(book: CharacterBook) -
         await house.set.remove("den")
         assert cues.kinds()[-1] == "CueSuperseded"
         assert {each.id for each in other.all} == {"i1", "c1"}  # type: ignore[union-attr]
-        assert house.removed == ["den"]
+        assert house.removed == [stage]
         with pytest.raises(InvalidEventError) as gone:
             house.set.get("den")
         assert gone.value.code is ErrorCode.UNKNOWN_STAGE

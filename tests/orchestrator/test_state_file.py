@@ -1,12 +1,15 @@
 """The state file: whole or not at all."""
 
+import asyncio
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from orchestrator.state_file import FILE_NAME, MAX_BYTES, StateFile
+from orchestrator.state_file import FILE_NAME, MAX_BYTES, StateFile, StateSaver
 
 STAGES = {"main": {"character": "astronaut", "mood": None}}
 
@@ -49,3 +52,26 @@ def test_the_file_is_readable_json(tmp_path: Path) -> None:
     """Support can read it."""
     StateFile(tmp_path).save(STAGES)
     assert json.loads((tmp_path / FILE_NAME).read_text())["stages"] == STAGES
+
+
+async def test_what_changes_while_it_is_saved_is_saved_next(tmp_path: Path) -> None:
+    """No change waits for the next interval."""
+    memory: dict[str, dict[str, str]] = {"main": {"character": "first"}}
+    files = ThreadPoolExecutor(1)
+    saver = StateSaver(StateFile(tmp_path), lambda: {k: dict(v) for k, v in memory.items()}, files)
+    gate = threading.Event()
+    files.submit(gate.wait, 10.0)
+    try:
+        saver.soon()
+        await asyncio.sleep(0.01)
+        memory["main"]["character"] = "second"
+        saver.soon()
+        gate.set()
+        async with asyncio.timeout(10.0):
+            while StateFile(tmp_path).load() != {"main": {"character": "second"}}:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert saver._soon is not None
+        await saver._soon
+    finally:
+        gate.set()
+        files.shutdown()
