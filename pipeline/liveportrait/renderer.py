@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
 import threading
@@ -13,7 +15,7 @@ import structlog
 import torch
 
 from pipeline.errors import ConfigError, RenderError
-from pipeline.liveportrait.devices import choose_device, device_errors, release
+from pipeline.liveportrait.devices import choose_device, device_errors
 from pipeline.liveportrait.model import LivePortrait
 from pipeline.liveportrait.prepared import PreparedPortrait
 from pipeline.liveportrait.prepared_cache import PreparedCache
@@ -61,10 +63,10 @@ class LivePortraitRenderer:
 
     name: Final = "liveportrait"
 
-    def __init__(self, model: LivePortrait, options: Options) -> None:
+    def __init__(self, model: LivePortrait, finder: SourceFinder, options: Options) -> None:
         self._model: LivePortrait | None = model
         self._whole = options.whole
-        self._finder = SourceFinder(options.weights_dir)
+        self._finder = finder
         self._prepared: PreparedCache[PreparedPortrait] = PreparedCache(options.prepared_bytes)
         self.device = str(model.device)
 
@@ -80,6 +82,8 @@ class LivePortraitRenderer:
         device = _device(options)
         if device == "cpu":
             _take_the_back_seat(options.threads)
+        # Before the device's memory is taken: a damaged network of these is found at once.
+        finder = SourceFinder(options.weights_dir)
         with device_errors():
             model = LivePortrait.load(
                 options.weights_dir,
@@ -90,7 +94,7 @@ class LivePortraitRenderer:
             )
             if device != "cpu":
                 model.warmup()
-        return cls(model, options)
+        return cls(model, finder, options)
 
     def prepare(self, portrait: Portrait) -> PreparedPortrait:
         """Find the face's points and do what depends on the portrait alone.
@@ -127,7 +131,8 @@ class LivePortraitRenderer:
         model, self._model = self._model, None
         if model is not None:
             model.close()
-            release(model.device)
+            del model
+            _trim()
 
     @property
     def _alive(self) -> LivePortrait:
@@ -163,6 +168,14 @@ def _dtype(wanted: str, device: str) -> str:
         return "float16"
     bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bfloat16" if device == "cpu" and bfloat16() else "float32"
+
+
+def _trim() -> None:
+    """Hand what was freed back to the system: glibc would keep half a gigabyte of it."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _take_the_back_seat(threads: int) -> None:
