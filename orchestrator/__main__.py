@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_send(commands)
     _add_render(commands)
+    _add_record(commands)
+    _add_replay(commands)
     _add_motion(commands)
     _add_models(commands)
     return parser
@@ -119,11 +121,56 @@ def _add_render(commands: Any) -> None:
     parser.add_argument("--sheet", action="store_true", help="draw the contact sheet instead")
     parser.add_argument("--renderer", choices=["auto", "mesh", "liveportrait"])
     parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help="LivePortrait's weights (default: the settings')"
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="LivePortrait's weights (default: the settings')",
     )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="width and height")
     parser.add_argument("--out", type=Path, required=True, help="a .jpg, .png or .webp file")
     parser.set_defaults(command=_render)
+
+
+def _add_record(commands: Any) -> None:
+    parser = _configured(commands, "record", "Record what a running daemon shows to a video file.")
+    parser.add_argument("out", type=Path, metavar="FILE", help="a .mp4 or .webm file")
+    parser.add_argument("--seconds", type=float, help="how long (default: until Ctrl-C)")
+    parser.add_argument("--fps", type=float, help="of the file (default: the stage's)")
+    parser.add_argument("--stage")
+    parser.add_argument("--url", help="address of the daemon (default: from the settings)")
+    parser.set_defaults(command=_record)
+
+
+def _add_replay(commands: Any) -> None:
+    parser = _configured(
+        commands, "replay", "Draw the faces of an event log again, without a daemon."
+    )
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="EVENTS",
+        help="the log (log.events_file), oldest first",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="a .mp4 or .webm file, or a folder for PNG images"
+    )
+    parser.add_argument("--stage", default="main")
+    parser.add_argument("--renderer", choices=["auto", "mesh", "liveportrait"])
+    parser.add_argument("--fps", type=float, help="default: the stage's")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="width and height")
+    for name, text in (("from", "default: 1 before the first message"), ("to", "default: the end")):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            dest=f"{name}_s",
+            metavar="SECONDS",
+            help=f"since the stage began; {text}",
+        )
+    parser.add_argument(
+        "--anyway", action="store_true", help="also with other emotions than those of the log"
+    )
+    parser.set_defaults(command=_replay)
 
 
 def _add_models(commands: Any) -> None:
@@ -198,6 +245,26 @@ def _render(options: argparse.Namespace) -> int:
 
     settings, path = _settings(options)
     return render(settings, path, options, sys.stdout)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from orchestrator.client import ConnectError
+    from orchestrator.record import record
+    from orchestrator.send import DaemonUnreachableError
+
+    settings, _ = _settings(options)
+    try:
+        return record(settings, options, sys.stdout)
+    except (ConnectError, DaemonUnreachableError) as error:
+        print(f"avatar-orchestrator: {error}", file=sys.stderr)
+        return ExitStatus.UNAVAILABLE
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from orchestrator.replay import replay
+
+    settings, path = _settings(options)
+    return replay(settings, path, options, sys.stdout)
 
 
 def _motion(options: argparse.Namespace) -> int:

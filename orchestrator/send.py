@@ -37,7 +37,7 @@ def send(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
         DaemonUnreachableError: nobody answers there.
     """
     message = options.json if options.json is not None else json.dumps(_message(options))
-    url = (options.url or _own_url(settings)).rstrip("/").replace("http", "ws", 1)
+    url = (options.url or own_url(settings)).rstrip("/").replace("http", "ws", 1)
     url += "/v1/events" + (f"?stage={quote(options.stage)}" if options.stage else "")
     token = settings.auth.token
     headers = {"Authorization": f"Bearer {token}"} if token else None
@@ -57,7 +57,8 @@ def _message(options: argparse.Namespace) -> dict[str, Any]:
     return message | {name: value for name, value in given.items() if value is not None}
 
 
-def _own_url(settings: Settings) -> str:
+def own_url(settings: Settings) -> str:
+    """Where the daemon of these settings listens."""
     host = settings.server.host
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
