@@ -1,12 +1,13 @@
 # make run   start the daemon        make test   run the whole suite
 # make bench print the tables        make lint   format, lint and type checks
+# make bench-liveportrait            LivePortrait's: BENCH="--device cuda --weights DIR"
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test bench lint format clean
+.PHONY: run test bench bench-liveportrait lint format clean
 
 run: $(VENV)/.core
 	@$(BIN)/avatar-orchestrator run
@@ -16,6 +17,9 @@ test: $(VENV)/.all
 
 bench: $(VENV)/.all
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+bench-liveportrait: $(VENV)/.all
+	$(BIN)/python -m tests.benchmarks.liveportrait $(BENCH)
 
 lint: $(VENV)/.all
 	$(BIN)/ruff format --check .

@@ -95,6 +95,19 @@ def _pin(cores: dict[int, set[int]]) -> None:
             os.sched_setaffinity(thread, its)
 
 
+def forget(path: Path) -> None:
+    """Drop a file from the page cache, as after a boot, where the system has a way to."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)  # what is not written yet would stay
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def described() -> Table:
     """What the figures depend on."""
     table = Table("Machine", ("What", "Which"))

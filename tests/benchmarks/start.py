@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.daemon import running_daemon
+from tests.benchmarks.machine import forget
 from tests.benchmarks.parts import Options
 from tests.benchmarks.table import Table
 from tests.benchmarks.viewers import Viewers
@@ -90,12 +91,4 @@ def _forget_files() -> None:
         for path in folder.rglob("*"):
             with contextlib.suppress(OSError):
                 if path.is_file() and not path.is_symlink():
-                    _forget(path)
-
-
-def _forget(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+                    forget(path)
