@@ -62,7 +62,7 @@ class HttpLimits:
     heartbeat_s: float = 20.0
     goodbye_s: float = 5.0
     request_s: float = 15.0
-    upload_s: float = 60.0
+    upload_s: float = 30.0
 
 
 class TokenBucket:

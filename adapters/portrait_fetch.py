@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -70,11 +71,19 @@ class PortraitFetcher:
         max_bytes: of a picture.
         total_s: for all of it, redirects included.
         resolve: name to addresses; the system's resolver unless a test has another.
+        tls: whom to trust; those whom everybody trusts unless a test has others.
     """
 
     def __init__(
-        self, reach: Reach, *, max_bytes: int, total_s: float, resolve: Resolve | None = None
+        self,
+        reach: Reach,
+        *,
+        max_bytes: int,
+        total_s: float,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._reach = reach
         self._max_bytes = max_bytes
         self._total_s = total_s
@@ -163,6 +172,7 @@ class PortraitFetcher:
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:  # loading certificates takes a while, and few need it
             self._client = httpx.AsyncClient(
+                verify=True if self._tls is None else self._tls,
                 timeout=self._total_s,
                 trust_env=False,  # a proxy of the environment would resolve names by itself
                 follow_redirects=False,

@@ -93,6 +93,11 @@ class CharacterStore:
             # As after a restart, or not at all.
             _read(unfinished / CHARACTER_FILE, emotions, order.name).load()
             final = self._folder / order.name
+            if final.exists():
+                raise StorageError(
+                    f"a folder {order.name} that is no character is in the way in the state "
+                    "directory; remove it"
+                )
             unfinished.rename(final)
             _flush(self._folder)
             return _read(final / CHARACTER_FILE, emotions)

@@ -31,13 +31,14 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A key, and a certificate for 127.0.0.1 that it has signed itself."""
+    """A key, and a certificate for 127.0.0.1 and face.example that it has signed itself."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
     key, signed = folder / "key.pem", folder / "certificate.pem"
     command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]
+    names = "subjectAltName=IP:127.0.0.1,DNS:face.example"
+    where = ["-addext", names, "-keyout", str(key), "-out", str(signed)]
     subprocess.run([*command.split(), *where], check=True, capture_output=True)
     return key, signed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -73,13 +75,13 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 
 @asynccontextmanager
-async def origin() -> AsyncIterator[Origin]:
+async def origin(tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
     made = Origin()
     application = web.Application()
     application.router.add_get("/{path:.*}", made.answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     made.port = runner.addresses[0][1]
     made.names["face.example"] = [["127.0.0.1"]]
@@ -117,6 +119,30 @@ async def test_what_is_there_is_fetched() -> None:
     async with origin() as source, fetcher(source) as made:
         assert await made.fetch(source.url()) == PICTURE
         assert source.hosts == [f"face.example:{source.port}"]
+
+
+async def test_a_certificate_is_of_the_name_though_the_address_is_connected_to(
+    certificate: tuple[Path, Path],
+) -> None:
+    """A server with another name's certificate is none to fetch from."""
+    key, signed = certificate
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(signed, key)
+    async with origin(serving) as source:
+        source.names["other.example"] = [["127.0.0.1"]]
+        trusting = ssl.create_default_context(cafile=str(signed))
+        made = PortraitFetcher(
+            Reach.ANY, max_bytes=1000, total_s=5.0, resolve=source.resolve, tls=trusting
+        )
+        try:
+            there = source.url().replace("http:", "https:")
+            assert await made.fetch(there) == PICTURE
+            error = await refusal(made, there.replace("face.", "other."))
+            assert error.code is ErrorCode.FETCH_FAILED
+            assert "certificate" in error.message
+            assert source.asked == ["/face.jpg"]
+        finally:
+            await made.close()
 
 
 async def test_the_proxies_of_the_environment_are_not_asked(

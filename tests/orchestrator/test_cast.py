@@ -286,6 +286,8 @@ async def test_what_a_crash_left_behind_is_no_character(company: Company, tmp_pa
     for name, content in (("broken", b"{"), ("wrong", b'{"portrait":"../../etc/passwd","x":1}')):
         (folder / name).mkdir()
         (folder / name / "character.json").write_bytes(content)
+    with pytest.raises(StorageError, match="in the way"):
+        await company.cast.add(replace(ORDER, name="broken"))
     store = CharacterStore(folder, 2**30)
     store.clean_up()
     assert list(store.load(EMOTIONS.labels)) == ["ada"]
