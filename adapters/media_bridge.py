@@ -89,7 +89,13 @@ class MediaBridgeSink:
         self._dropped = 0
         self._counted = (0, 0)
         self._log = log.bind(stage=stage.name, url=without_secrets(url))
-        self._trouble: str | None = None
+        self._trouble = "not connected yet"
+        self._connected = False
+
+    @property
+    def problem(self) -> str | None:
+        """None while it is connected, else why not."""
+        return None if self._connected else self._trouble
 
     @property
     def kind(self) -> str:
@@ -154,7 +160,7 @@ class MediaBridgeSink:
     async def _serve(self, connection: ClientConnection) -> None:
         """Push frames over one connection until it ends, which always raises."""
         tcp.shorten_queue(connection.transport)
-        self._trouble = None
+        self._trouble = ""
         self._log.info("media_bridge_connected")
         self._set_connected(1)
         self._begin()
@@ -219,6 +225,7 @@ class MediaBridgeSink:
         self._count()
 
     def _set_connected(self, connected: int) -> None:
+        self._connected = bool(connected)
         self._metrics.set(Metric.MEDIA_BRIDGE_CONNECTED, connected)
         self._metrics.set(Metric.CONNECTIONS, connected, kind=KIND)
 
@@ -240,5 +247,5 @@ class MediaBridgeSink:
                 seconds=round(self._clock() - connected_s, 1),
             )
         elif trouble != self._trouble:
-            self._trouble = trouble
             self._log.warning("media_bridge_unreachable", reason=trouble)
+        self._trouble = trouble

@@ -59,7 +59,8 @@ from orchestrator.renderers import choose_renderers, face_detectors
 from orchestrator.settings import Settings, StageOverrides, state_dir
 from orchestrator.sheet import Sheets
 from orchestrator.stage import Stage
-from orchestrator.stages import StageKit, StageSet
+from orchestrator.stage_kit import StageKit
+from orchestrator.stages import StageSet
 from orchestrator.state_file import StateFile, StateSaver
 from orchestrator.tables import character_store, load_tables
 from orchestrator.uploads import Uploads
@@ -94,6 +95,7 @@ RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
 SPARE_FILES: Final = 256
+PROBLEM_CHARS: Final = 400
 
 
 def access_policy(settings: Settings) -> AccessPolicy:
@@ -176,6 +178,9 @@ class Daemon:
         self._host: RenderHost | None = None
         self.still_rendering = False
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_problem: str | None = None
+        self._bridge: MediaBridgeSink | None = None
+        self._saver: StateSaver | None = None
 
     # --- what adapters call ---------------------------------------------------------------
 
@@ -203,7 +208,19 @@ class Daemon:
             "model_loaded": self._host is not None and self._host.is_ready(self._sources[0].name),
             "uptime_s": round(self._clock.now() - self._started_s, 3),
             "degraded": degraded,
+            "problems": self._problems(),
         }
+
+    def _problems(self) -> list[str]:
+        """What is not as it should be, beside what is drawn."""
+        found = {
+            "configuration": self._reload_problem,
+            "state": self._saver and self._saver.problem,
+            "media bridge": self._bridge and self._bridge.problem,
+        }
+        for stage in self._stages or ():
+            found[f"stage {stage.name}"] = stage.problem
+        return [f"{part}: {problem}"[:PROBLEM_CHARS] for part, problem in found.items() if problem]
 
     def not_ready_reason(self, name: str | None = None) -> str | None:
         """None when frames are being published on that stage, else why not."""
@@ -279,7 +296,9 @@ class Daemon:
             emotions, characters = await _there(self._cast).reread(self._read_tables)
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
+            self._reload_problem = f"not reloaded: {error}"
         else:
+            self._reload_problem = None
             self._emotions, self._characters = emotions, characters
             if self._stages is not None:
                 self._stages.reload(emotions, characters)
@@ -397,7 +416,7 @@ class Daemon:
         stage = await first_of(stages.open(memory), self._stop)
         if stage is None:
             return
-        saver = StateSaver(self._state, stages.memory, files)
+        self._saver = saver = StateSaver(self._state, stages.memory, files)
         stages.hooks.changed, self._save = saver.soon, saver.now
         stages.hooks.removed = audience.let_go
         at_the_end("state", saver.now, STATE_STOP_S)
@@ -405,7 +424,7 @@ class Daemon:
 
         at_the_end("viewers", audience.close, VIEWERS_STOP_S)
         if settings.media_bridge.url:
-            bridge = MediaBridgeSink(
+            self._bridge = bridge = MediaBridgeSink(
                 settings.media_bridge.url,
                 settings.media_bridge.token or None,
                 stage=stage,

@@ -112,6 +112,7 @@ class Stage:
     Attributes:
         first_frame: set when the first frame has been published.
         changed: called when something that survives a restart has changed.
+        problem: None, or why a character that was read anew is not shown as it is now.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Stage:
         self._clock = clock
         self._journal = journal
         self.changed: Callable[[], None] = lambda: None
+        self.problem: str | None = None
 
         self.first_frame = asyncio.Event()
 
@@ -673,9 +675,12 @@ class Stage:
                 if switch.message is not None and switch.reply is not None:
                     problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
                     switch.reply(Failure(switch.message.id, problem))
+                else:
+                    self.problem = str(error)
                 continue
             finally:
                 self._awaited = [each for each in self._awaited if each is not switch]
+            self.problem = None
             self._shown.append(switch)
             self.changed()
             self._wake_up()

@@ -74,6 +74,9 @@ class StateSaver:
         file: where to.
         memory: gives what is to be saved, stage name to what it remembers.
         files: the thread that writes.
+
+    Attributes:
+        problem: None, or why what has changed last is not saved.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class StateSaver:
         self._memory = memory
         self._files = files
         self._saved: Mapping[str, Any] | None = None
-        self._failed = False
+        self.problem: str | None = None
         self._writing = asyncio.Lock()
         self._soon: asyncio.Task[None] | None = None
         self._asked = False
@@ -109,10 +112,10 @@ class StateSaver:
             try:
                 await loop.run_in_executor(self._files, self._file.save, memory)
             except OSError as error:
-                if not self._failed:
+                if self.problem is None:
                     log.error("state_not_saved", error=str(error))
-                self._failed = True
+                self.problem = str(error)
                 return
-            if self._failed:
+            if self.problem is not None:
                 log.info("state_saved_again")
-            self._saved, self._failed = memory, False
+            self._saved, self.problem = memory, None

@@ -175,6 +175,7 @@ class HealthBody(TypedDict):
         model_loaded: frames are being published.
         uptime_s: seconds since the start.
         degraded: null, or why frames are not the wanted renderer's.
+        problems: what else is not as it should be, each as `part: what is wrong`; gone when it is.
     """
 
     status: Literal["ok", "degraded"]
@@ -185,6 +186,7 @@ class HealthBody(TypedDict):
     model_loaded: bool
     uptime_s: float
     degraded: str | None
+    problems: list[str]
 
 
 class CharacterBody(TypedDict):

@@ -335,3 +335,16 @@ async def test_only_a_connection_that_lasts_makes_the_next_delay_short_again(
         bridge.drop()
         await until(lambda: resets)
     assert resets == [10.0]
+
+
+async def test_why_it_is_not_connected_is_known(bridge: FakeMediaBridge) -> None:
+    """Until it is connected, and from the moment it is lost, the sink says what is wrong."""
+    bridge.refuse_status = 503
+    async with pushing(bridge.url) as running:
+        assert running.sink.problem
+        await until(lambda: "503" in (running.sink.problem or ""))
+        bridge.refuse_status = None
+        await until(lambda: running.sink.problem is None)
+        assert running.connected
+        await bridge.go_away()
+        await until(lambda: running.sink.problem is not None)

@@ -252,7 +252,7 @@ class _Crowd:
     def _connect(self) -> None:
         """Open every connection, and drain those that are open meanwhile."""
         for number in range(self._count):
-            connection, begun = _opened(self._port)
+            connection, begun = opened(self._port)
             self._open += 1
             watched = None
             if number % self._step == 0 and len(self._watched) < self._most_watched:
@@ -329,12 +329,23 @@ class _Crowd:
         }
 
 
-def _opened(port: int) -> tuple[socket.socket, bytes]:
-    """A WebSocket after its handshake (RFC 6455, section 4.1), and what has come after it."""
-    connection = socket.create_connection(("127.0.0.1", port), CONNECT_S)
+def opened(
+    port: int, receive_bytes: int = 0, host: str = "127.0.0.1"
+) -> tuple[socket.socket, bytes]:
+    """A WebSocket after its handshake (RFC 6455, section 4.1), and what has come after it.
+
+    Args:
+        receive_bytes: what the kernel may keep for it unread; 0 leaves that to the kernel.
+    """
+    connection = socket.socket()
+    connection.settimeout(CONNECT_S)
+    if receive_bytes:
+        # Before the connection is there: its window is agreed on then.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.connect((host, port))
     key = base64.b64encode(os.urandom(16)).decode()
     connection.sendall(
-        f"GET /v1/frames HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        f"GET /v1/frames HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
         "Sec-WebSocket-Version: 13\r\n\r\n".encode()
     )

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,10 +23,19 @@ class DaemonProcess:
 
     Args:
         state_dir: AVATAR_STATE__DIR.
+        python: arguments of the interpreter, where it is not the daemon itself.
+        wrapper: a command that becomes the one after it.
         settings: further environment variables.
     """
 
-    def __init__(self, state_dir: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        python: Sequence[str] = ("-m", "orchestrator", "run"),
+        wrapper: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("AVATAR_")}
         environ |= {
             "AVATAR_SERVER__PORT": "0",
@@ -35,8 +44,9 @@ class DaemonProcess:
             "PYTHONUNBUFFERED": "1",
         } | settings
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", "run"],
+            [*wrapper, sys.executable, *python],
             env=environ,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,6 +88,12 @@ class DaemonProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input, for those that read it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
     def stop(self, kill_after_s: float = STOP_S) -> int:
         """SIGTERM, and the exit status."""
         with contextlib.suppress(ProcessLookupError):
@@ -94,9 +110,10 @@ class DaemonProcess:
             raise
         for reader in self._readers:
             reader.join(5.0)
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert stream is not None
-            stream.close()
+            with contextlib.suppress(OSError):  # what it was told last, it did not read
+                stream.close()
         return status
 
     def logged(self, event: str) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ class FakeMediaBridge:
 
     Args:
         tls: serve `wss` with this certificate.
+        host: address to listen on.
+        port: 0 takes a free one.
 
     Attributes:
         received: every frame that arrived, over all connections.
@@ -30,8 +32,11 @@ class FakeMediaBridge:
         mute: accept TCP connections and never say a word.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._tls = tls
+        self._host = host
         self.received: list[tuple[frame_codec.FrameHeader, bytes]] = []
         self.authorizations: list[str | None] = []
         self.connections: list[ServerConnection] = []
@@ -40,7 +45,7 @@ class FakeMediaBridge:
         self.closed_with: list[int | None] = []
         self._server: Server | None = None
         self._listener: socket.socket | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def url(self) -> str:
@@ -62,7 +67,7 @@ class FakeMediaBridge:
         """Listen, on the same port as before."""
         self._server = await serve(
             self._take,
-            "127.0.0.1",
+            self._host,
             self._port,
             process_request=self._greet,
             max_size=None,
@@ -83,7 +88,7 @@ class FakeMediaBridge:
 
     def listen_in_silence(self) -> None:
         """Let the kernel accept connections that nobody ever answers; after `go_away`."""
-        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._listener = socket.create_server((self._host, self._port))
 
     def drop(self) -> None:
         """Cut all connections without a goodbye."""

@@ -75,3 +75,19 @@ async def test_what_changes_while_it_is_saved_is_saved_next(tmp_path: Path) -> N
     finally:
         gate.set()
         files.shutdown()
+
+
+async def test_why_nothing_is_saved_is_known_until_it_is(tmp_path: Path) -> None:
+    """The saver says what is in the way, and has nothing to say once it is gone."""
+    folder = tmp_path / "state"
+    folder.write_text("in the way")
+    with ThreadPoolExecutor(1) as files:
+        saver = StateSaver(StateFile(folder), lambda: STAGES, files)
+        assert saver.problem is None
+        await saver.now()
+        assert saver.problem is not None
+        assert "state" in saver.problem
+        folder.unlink()
+        await saver.now()
+        assert saver.problem is None
+    assert StateFile(folder).load() == STAGES
