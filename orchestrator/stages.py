@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,85 +18,23 @@ import msgspec
 import structlog
 
 from orchestrator.characters import Character, CharacterBook
-from orchestrator.clock import Clock
 from orchestrator.expression.emotions import EmotionTable
-from orchestrator.journal import Journal, unrecorded
 from orchestrator.settings import (
     MAIN_STAGE,
     STAGE_NAME_PATTERN,
-    IdleSettings,
     Settings,
     StageOverrides,
     StageSettings,
 )
 from orchestrator.stage import Stage
+from orchestrator.stage_kit import OpenStage, StageKit
 from pipeline.bodies import StageBody
 from pipeline.errors import AvatarError, ConfigError, ErrorCode, InvalidEventError, PortraitError
-from pipeline.faces import FaceDetector
-from pipeline.fallback import FallbackLadder
-from pipeline.frame_cache import FrameCache
-from pipeline.picture import FormatEncoder
-from pipeline.ports import Metrics
-from pipeline.render_host import RenderHost
 
 log = structlog.get_logger()
 
 FIRST_FRAME_S: Final = 2.0
-RESTART_S: Final = 1.0
-"""Between two starts of a stage whose loop has broken."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StageKit:
-    """What all stages share.
-
-    Attributes:
-        server: `name/version` for `hello`.
-        deadline_s: a picture is there by then, if only a stand-in.
-        files: thread for reading portraits.
-        detectors: find faces in portraits without landmarks.
-        journal: is told of all that faces depend on.
-    """
-
-    server: str
-    idle: IdleSettings
-    deadline_s: float
-    host: RenderHost
-    cache: FrameCache
-    encoder: FormatEncoder
-    files: Executor
-    metrics: Metrics
-    clock: Clock
-    journal: Journal = unrecorded
-    detectors: Sequence[FaceDetector] = ()
-
-    def ladder(self, name: str, settings: StageSettings) -> FallbackLadder:
-        """What draws the pictures of one stage."""
-        return FallbackLadder(
-            self.host,
-            self.cache,
-            self.encoder,
-            stage=name,
-            size_px=settings.size_px,
-            quality=settings.jpeg_quality,
-            deadline_s=self.deadline_s,
-            metrics=self.metrics,
-            clock=self.clock.now,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    """A stage that is open, and what goes with it.
-
-    Attributes:
-        made: how it was made at run time; None for `main` and those of the settings.
-    """
-
-    stage: Stage
-    ladder: FallbackLadder
-    made: StageOverrides | None
-    running: asyncio.Task[None] | None = None
+"""How long who opens a stage waits for it to publish."""
 
 
 @dataclass(slots=True)
@@ -137,8 +74,8 @@ class StageSet:
         self._emotions = emotions
         self._characters = characters
         self.hooks = StageHooks()
-        self._open: dict[str, _Open] = {}
-        self._opening: set[str] = set()
+        self._open: dict[str, OpenStage] = {}
+        self._opening: dict[str, str] = {}  # to the character that will be on
         self._closed = False
 
     # --- looking up -----------------------------------------------------------------------
@@ -171,7 +108,8 @@ class StageSet:
 
     def uses(self, character: str) -> tuple[str, ...]:
         """The stages on which that character is, or is about to be."""
-        return tuple(each.name for each in self if character in each.characters_in_use)
+        on = [each.name for each in self if character in each.characters_in_use]
+        return (*on, *(name for name, coming in self._opening.items() if coming == character))
 
     def body(self, name: str) -> StageBody:
         """What GET /v1/stages says of a stage.
@@ -218,8 +156,9 @@ class StageSet:
 
     def run(self) -> None:
         """Run all stages but `main`, which is the daemon's to run."""
-        for each in self._open.values():
-            self._start(each)
+        for name, each in self._open.items():
+            if name != MAIN_STAGE:
+                each.start()
 
     async def create(self, name: str, overrides: StageOverrides) -> Stage:
         """Open a stage at run time and run it; it comes back after a restart.
@@ -233,16 +172,12 @@ class StageSet:
         self._check_new(name)
         settings = overrides.over(self._settings.stage)
         character = self._characters.get(settings.character)
-        self._opening.add(name)
-        try:
-            made = await self._introduced(name, settings, character, overrides)
-        finally:
-            self._opening.discard(name)
+        made = await self._introduced(name, settings, character, overrides)
         if self._closed:
-            made.ladder.close()
+            made.let_go()
             raise InvalidEventError(ErrorCode.NOT_READY, "the daemon is stopping")
         self._open[name] = made
-        self._start(made)
+        made.start()
         self.hooks.changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_FRAME_S):
@@ -269,23 +204,20 @@ class StageSet:
         gone.stage.close()
         self.hooks.removed(gone.stage)
         self.hooks.changed()
-        await self._end(gone)
+        await gone.stop()
+        gone.let_go()
         self._kit.metrics.forget(stage=name)
         log.info("stage_removed", stage=name)
 
     async def close(self) -> None:
         """End what `run` and `create` have started; idempotent."""
         self._closed = True
-        running = [each.running for each in self._open.values() if each.running is not None]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await asyncio.gather(*(each.stop() for each in self._open.values()))
 
     def let_go(self) -> None:
         """Let go of the portraits on all stages, once nothing is published any more."""
         for each in self._open.values():
-            each.ladder.close()
+            each.let_go()
 
     # --- all of them ----------------------------------------------------------------------
 
@@ -335,7 +267,7 @@ class StageSet:
                 f"there are {self._settings.limits.stages} stages, as many as limits.stages allows",
             )
 
-    async def _set_up(self, name: str, settings: StageSettings, remembered: object) -> _Open:
+    async def _set_up(self, name: str, settings: StageSettings, remembered: object) -> OpenStage:
         """A stage of the settings, with the character that was on it last if that can be."""
         memory = remembered if isinstance(remembered, dict) else {}
         last = memory.get("character")
@@ -383,56 +315,29 @@ class StageSet:
         character: Character,
         made: StageOverrides | None,
         memory: Mapping[str, Any] | None = None,
-    ) -> _Open:
-        kit = self._kit
-        ladder = kit.ladder(name, settings)
-        stage = Stage(
-            name,
-            server=kit.server,
-            settings=settings,
-            idle=kit.idle,
-            emotions=self._emotions,
-            characters=self._characters,
-            ladder=ladder,
-            files=kit.files,
-            metrics=kit.metrics,
-            clock=kit.clock,
-            journal=kit.journal,
-            detectors=kit.detectors,
-        )
-        stage.changed = self._note_change
+    ) -> OpenStage:
+        tables = self._emotions, self._characters
+        self._opening[name] = character.name
         try:
-            stage.remember(memory or {})
-        except ValueError as error:
-            log.warning("mood_not_restored", stage=name, error=str(error))
-        try:
-            await stage.introduce(character)
-        except BaseException:
-            ladder.close()
-            raise
-        return _Open(stage, ladder, made)
-
-    def _start(self, each: _Open) -> None:
-        if each.stage.name != MAIN_STAGE and each.running is None:
-            work = self._keep_running(each.stage)
-            each.running = asyncio.create_task(work, name=f"stage-{each.stage.name}")
-
-    async def _keep_running(self, stage: Stage) -> None:
-        while True:
-            try:
-                await stage.run()
-            except Exception:
-                log.exception("stage_broke", stage=stage.name, again_in_s=RESTART_S)
-            await asyncio.sleep(RESTART_S)
+            opened = await OpenStage.introduce(
+                self._kit,
+                name,
+                settings,
+                tables,
+                character,
+                made=made,
+                memory=memory,
+                changed=self._note_change,
+            )
+        finally:
+            del self._opening[name]
+        if tables[0] is not self._emotions:  # read anew meanwhile
+            opened.stage.reload(self._emotions, self._characters)
+        opened.stage.replace_characters(self._characters)
+        return opened
 
     def _note_change(self) -> None:
         self.hooks.changed()
-
-    async def _end(self, gone: _Open) -> None:
-        if gone.running is not None:
-            gone.running.cancel()
-            await asyncio.wait([gone.running])
-        gone.ladder.close()
 
 
 def unknown_stage(name: str, names: tuple[str, ...]) -> InvalidEventError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from orchestrator.characters import CharacterBook
@@ -26,7 +27,8 @@ from orchestrator.settings import (
     default_config_dir,
 )
 from orchestrator.stage import Stage
-from orchestrator.stages import StageKit, StageSet
+from orchestrator.stage_kit import StageKit
+from orchestrator.stages import StageSet
 from pipeline.errors import ConfigError, ErrorCode, InvalidEventError, RenderError
 from pipeline.frame_cache import FrameCache
 from pipeline.picture import FormatEncoder
@@ -252,7 +254,7 @@ async def test_a_loop_that_breaks_is_started_again_and_disturbs_nobody(
     book: CharacterBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage that is not `main` comes back by itself; `main` never notices."""
-    monkeypatch.setattr("orchestrator.stages.RESTART_S", 0.01)
+    monkeypatch.setattr("orchestrator.stage_kit.RESTART_S", 0.01)
     async with playing(book, settings_with(lobby=StageOverrides())) as house:
         main, lobby = house.watch("main"), house.watch("lobby")
         await until(lambda: main.infos and lobby.infos)
@@ -359,6 +361,24 @@ async def test_one_that_cannot_be_opened_leaves_nothing(book: CharacterBook) -> 
             await house.set.create("den", StageOverrides(character="nobody"))
         assert unknown.value.code is ErrorCode.UNKNOWN_CHARACTER
         await house.set.create("den", StageOverrides())
+
+
+async def test_who_is_about_to_be_on_is_in_use(book: CharacterBook) -> None:
+    """From the moment that a stage is asked for; and it knows who came meanwhile."""
+    async with playing(book) as house:
+        creating = asyncio.create_task(house.set.create("den", StageOverrides(character="second")))
+        await asyncio.sleep(0)
+        assert house.set.uses("second") == ("den",)
+        with pytest.raises(InvalidEventError) as opening:
+            house.set.get("den")
+        assert opening.value.code is ErrorCode.NOT_READY
+        more = book.with_one(replace(book.get("first"), name="third"))
+        house.set.replace_characters(more)
+        stage = await creating
+        assert house.set.uses("second") == ("den",)
+        answers = Answers()
+        stage.submit(CharacterSwitch("c", "third"), answers)
+        await until(lambda: "CharacterSwitched" in answers.kinds())
 
 
 # --- remembered ---------------------------------------------------------------------------
