@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import OutOfMemoryError
+from pipeline.liveportrait.devices import translated
 from pipeline.liveportrait.errors import CheckpointError
 from pipeline.liveportrait.files import SMALL_FILE, STEMS, find_checkpoint
 from pipeline.liveportrait.networks import Networks
@@ -93,9 +95,9 @@ def _read(file: Path) -> Mapping[str, Any]:
         return _read_safetensors(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # torch names no root of what a damaged file can raise
+        if isinstance(translated(error), OutOfMemoryError):
+            raise  # the machine is to blame, not the file
         problem = (str(error).strip().splitlines() or [""])[0]
         if "weights_only" in problem:  # torch's advice is to switch off what keeps pickles out
             problem = "no tensors, or damaged"

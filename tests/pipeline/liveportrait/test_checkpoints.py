@@ -194,3 +194,19 @@ def test_a_folder_without_anything_is_told_what_is_missing(tmp_path: Path) -> No
     """An empty weights folder names the first file that it lacks."""
     shutil.rmtree(tmp_path / "liveportrait", ignore_errors=True)
     refused(tmp_path, FEATURES, None, "appearance_feature_extractor.safetensors")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 12")]
+)
+def test_a_machine_without_memory_does_not_make_a_file_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Where there is no room to read a file, the room is to blame."""
+
+    def no_room(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", no_room)
+    with pytest.raises(type(error)):
+        load(folder)
