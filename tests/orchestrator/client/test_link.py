@@ -68,3 +68,32 @@ async def test_delays_grow_until_the_daemon_proves_well() -> None:
     assert slept[:4] == [0.5, 1.0, 2.0, 2.0]
     assert slept[-1] == 0.5
     assert link.state is LinkState.CLOSED
+
+
+async def test_a_failure_while_closing_does_not_keep_it_open() -> None:
+    """Whatever goes wrong at the end of a connection, the link ends, too."""
+    serving = asyncio.Event()
+
+    async def serve(_: ClientConnection) -> None:
+        link.proved()
+        serving.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("as it was being closed")
+
+    async with FakeDaemon() as daemon:
+        link = Link(
+            daemon.url.replace("http", "ws") + "/v1/frames",
+            token=None,
+            ssl=None,
+            max_bytes=1000,
+            serve=serve,
+            failed=pytest.fail,
+            reconnect=Reconnect(),
+        )
+        await link.open(None)
+        await serving.wait()
+        async with asyncio.timeout(5):
+            await link.close()
+        assert daemon.accepted == 1

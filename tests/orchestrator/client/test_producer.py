@@ -139,6 +139,11 @@ async def test_waiting_for_a_daemon_that_is_away(daemon: FakeDaemon) -> None:
         kept = asyncio.create_task(producer.emotion("happy", id="kept"))
         await asyncio.sleep(0)
         given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        again = asyncio.create_task(producer.emotion("happy", id="given up"))
+        await asyncio.sleep(0)
+        again.cancel()
         await daemon.come_back()
         assert (await kept).id == "kept"
         assert [message["id"] for message in daemon.received] == ["kept"]
@@ -332,6 +337,21 @@ async def test_a_text_goes_on_after_a_lost_connection(daemon: FakeDaemon) -> Non
         daemon.cut()
         with pytest.raises(ReceiptLostError):
             await lost.started
+
+
+async def test_what_was_held_back_is_sent_again_once(daemon: FakeDaemon) -> None:
+    """What the daemon holds back over the new connection, it has."""
+    async with producer_of(daemon) as producer:
+        daemon.answer = lambda m: [text_clean(m, "a ")]
+        await producer.text("a [hap")
+        daemon.cut()
+        await daemon.until(lambda: daemon.accepted == 2)
+        tag = {"id": "t.1", "emotion": "happy", "intensity": 1.0, "at": 0}
+        daemon.answer = lambda m: [text_clean(m, " b ", tag)]
+        await producer.text("py] b [s")
+        daemon.answer = lambda m: [text_clean(m, "[sx")]
+        await producer.text_final("x")
+        assert [m["delta"] for m in daemon.of("text")] == ["a [hap", "[happy] b [s", "x"]
 
 
 async def test_a_pipe_that_is_left_early_is_ended(daemon: FakeDaemon) -> None:
