@@ -120,6 +120,7 @@ class MediaBridgeSink:
 
     async def run(self) -> None:
         """Connect, push, connect again; until cancelled."""
+        self._metrics.set(Metric.MEDIA_BRIDGE_WANTED, 1)
         self._metrics.set(Metric.MEDIA_BRIDGE_CONNECTED, 0)
         connections = 0
         while True:

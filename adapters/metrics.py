@@ -142,9 +142,10 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
         (),
         tuple(product(_RENDERERS, _FAILURES)),
     ),
+    Metric.MEDIA_BRIDGE_WANTED: _Declaration(Gauge, "1 where the settings name a MediaBridge."),
     Metric.MEDIA_BRIDGE_CONNECTED: _Declaration(Gauge, "1 while the MediaBridge is connected."),
     Metric.MEDIA_BRIDGE_RECONNECTS: _Declaration(
-        Counter, "Connections to the MediaBridge that were lost or refused."
+        Counter, "Connections to the MediaBridge after the first."
     ),
     Metric.EVENTS_UNLOGGED: _Declaration(Counter, "Messages that are missing from the event log."),
     Metric.BUILD_INFO: _Declaration(

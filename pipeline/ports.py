@@ -198,6 +198,7 @@ class Metric(StrEnum):
     EVICTIONS = "viewers_evicted_total"  # counter [kind]
     DEGRADED = "degraded"  # gauge [stage, rung]: 1 on the rung that serves, 0 elsewhere
     RENDER_FAILURES = "render_failures_total"  # counter [renderer, reason]
+    MEDIA_BRIDGE_WANTED = "media_bridge_wanted"  # gauge
     MEDIA_BRIDGE_CONNECTED = "media_bridge_connected"  # gauge
     MEDIA_BRIDGE_RECONNECTS = "media_bridge_reconnects_total"  # counter
     EVENTS_UNLOGGED = "events_unlogged_total"  # counter

@@ -37,6 +37,7 @@ LABELS = {
     Metric.EVICTIONS: ("kind",),
     Metric.DEGRADED: ("stage", "rung"),
     Metric.RENDER_FAILURES: ("renderer", "reason"),
+    Metric.MEDIA_BRIDGE_WANTED: (),
     Metric.MEDIA_BRIDGE_CONNECTED: (),
     Metric.MEDIA_BRIDGE_RECONNECTS: (),
     Metric.EVENTS_UNLOGGED: (),

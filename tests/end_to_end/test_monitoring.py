@@ -303,7 +303,7 @@ def counted(metric: Metric, amount: float, **labels: str) -> Callable[[Sick], No
 
 
 def bridge(sick: Sick) -> None:
-    counted(Metric.MEDIA_BRIDGE_RECONNECTS, 4)(sick)
+    sick.set(Metric.MEDIA_BRIDGE_WANTED, 1)
     sick.set(Metric.MEDIA_BRIDGE_CONNECTED, 0)
 
 
