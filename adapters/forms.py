@@ -7,13 +7,21 @@ never takes more memory than it may, whatever it claims about itself.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
-from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from aiohttp import (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+    BodyPartReader,
+    MultipartReader,
+    hdrs,
+    web,
+)
 from aiohttp.http_exceptions import HttpProcessingError
 
 from adapters.access import HttpLimits
@@ -25,6 +33,15 @@ URLENCODED: Final = "application/x-www-form-urlencoded"
 _MAX_FIELDS: Final = 64
 _MAX_TEXT_BYTES: Final = 65_536  # all text fields together
 _HEADERS_BYTES: Final = 65_536  # of all parts, boundaries included
+_MAX_DISPOSITION_CHARS: Final = 2048
+_VALUE: Final = r'(?:"(?:[^"\\]|\\.)*"|[^\s";]+)'
+_PARAMETER: Final = re.compile(rf";\s*([A-Za-z*]+)\s*=\s*({_VALUE})")
+_DISPOSITION: Final = re.compile(
+    rf"form-data(?:\s*;\s*[A-Za-z*]+\s*=\s*{_VALUE})+\s*;?\s*", re.IGNORECASE
+)
+
+UNTIDY_HEADERS: Final = (BadContentDispositionHeader, BadContentDispositionParam)
+"""Warnings of aiohttp about what clients send: to be ignored, or anybody could fill the log."""
 
 
 @dataclass(slots=True)
@@ -123,8 +140,8 @@ async def read_form(request: web.Request, limits: HttpLimits) -> Form:
     async with _arriving(limits):
         try:
             return await _Reader(limits.upload_bytes).read(await request.multipart())
-        except (ValueError, AssertionError, UnicodeError) as error:
-            raise bad_field(None, f"the form is malformed: {error}"[:200]) from error
+        except (ValueError, AssertionError, *UNTIDY_HEADERS) as error:
+            raise bad_field(None, f"the form is malformed: {error!a}"[:200]) from error
 
 
 async def read_body(request: web.Request, limits: HttpLimits, max_bytes: int) -> bytes:
@@ -170,6 +187,20 @@ def _parsed(body: bytes) -> Form:
     return form
 
 
+def _named(disposition: str) -> tuple[str, bool]:
+    """The name of a part, and whether there is a file in it (RFC 7578, section 4.2).
+
+    aiohttp's own reading of this header warns about every odd one, and guesses.
+    """
+    if len(disposition) > _MAX_DISPOSITION_CHARS or not _DISPOSITION.fullmatch(disposition):
+        raise bad_field(None, 'every part of the form needs a Content-Disposition with its name="')
+    parameters = {key.lower(): value for key, value in _PARAMETER.findall(disposition)}
+    name = parameters.get("name", "").strip('"')
+    if not re.fullmatch(r"[ !#-\[\]-~]{1,64}", name):
+        raise bad_field(None, "the name of every part has 1 to 64 printable ASCII characters")
+    return name, any(key.startswith("filename") for key in parameters)
+
+
 class _Reader:
     """Reads the parts of one form, and counts."""
 
@@ -188,17 +219,17 @@ class _Reader:
         raise bad_field(None, f"a form has at most {_MAX_FIELDS - 1} fields")
 
     async def _take(self, part: object, form: Form) -> None:
-        if not isinstance(part, BodyPartReader) or not part.name:
-            raise bad_field(None, "every part of the form needs a name, and none has parts itself")
+        if not isinstance(part, BodyPartReader):
+            raise bad_field(None, "no part of the form has parts itself")
+        name, is_file = _named(part.headers.get(hdrs.CONTENT_DISPOSITION, ""))
         if hdrs.CONTENT_TRANSFER_ENCODING in part.headers or hdrs.CONTENT_ENCODING in part.headers:
-            raise bad_field(part.name, f"{part.name}: send it as it is, without an encoding")
-        if part.filename is None:
-            text = await self._text(part, part.name)
-            form.texts.setdefault(part.name, []).append(text)
-        elif part.name in form.files:
-            raise bad_field(part.name, f"{part.name} has one file, not several")
+            raise bad_field(name, f"{name}: send it as it is, without an encoding")
+        if not is_file:
+            form.texts.setdefault(name, []).append(await self._text(part, name))
+        elif name in form.files:
+            raise bad_field(name, f"{name} has one file, not several")
         else:
-            form.files[part.name] = await self._file(part)
+            form.files[name] = await self._file(part)
 
     async def _text(self, part: BodyPartReader, name: str) -> str:
         data = bytearray()

@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import sys
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from adapters.access import AccessPolicy, HttpLimits
 from adapters.characters_api import CharactersEndpoint
 from adapters.events_client import Address, EventPublishers
 from adapters.events_ws import EventsEndpoint
+from adapters.forms import UNTIDY_HEADERS
 from adapters.frames_ws import FramesEndpoint
 from adapters.http_api import build_application
 from adapters.listening import serve
@@ -127,6 +129,8 @@ def run_daemon(settings: Settings, config_file: Path) -> int:
     # A short switch interval keeps the event loop quick while the render thread holds the GIL.
     sys.setswitchinterval(GIL_SWITCH_S)
     _allow_files(settings.limits.viewers + settings.limits.producers + SPARE_FILES)
+    for untidy in UNTIDY_HEADERS:
+        warnings.simplefilter("ignore", untidy)
     with logging_to(settings.log):
         daemon = Daemon(settings, config_file)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
