@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ class Playback:
         self._sequencer = Sequencer(emotions)
         self._performance = Performance(emotions, IdleLife(0, enabled=False))
         self._character: CharacterLine | None = None
+        self._sampled_s = -math.inf
         self.refused = 0
 
     def at(self, due_s: float) -> Moment:
@@ -63,6 +65,7 @@ class Playback:
             self._take(steps[self._next])
             self._next += 1
         sample, controls = face_at(self._sequencer, self._performance, due_s)
+        self._sampled_s = due_s
         return Moment(sample.weights, controls, sample.newest, self._character)
 
     def over(self, now_s: float) -> bool:
@@ -72,6 +75,11 @@ class Playback:
         return not self._sequencer.cues(now_s)
 
     def _take(self, step: Step) -> None:
+        if step.after_s is not None and step.after_s > self._sampled_s:
+            # The stage had sampled this moment already, so the step acts from then on, although
+            # there is no frame of it at this rate.
+            self._sequencer.sample(step.after_s)
+            self._sampled_s = step.after_s
         match step:
             case CharacterLine():
                 self._character = step

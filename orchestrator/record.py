@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 import httpx
 
-from orchestrator.client import Viewer
+from orchestrator.client import ConnectError, Viewer
 from orchestrator.client.frames import Frame
 from orchestrator.constant_rate import ConstantRate
 from orchestrator.lifecycle import ExitStatus, first_of, signals_to
@@ -160,6 +160,11 @@ async def _fill(
             frame = await first_of(asyncio.wait_for(viewer.frame(), left_s), stop)
         except TimeoutError:
             places = recording.grid.most or 0
+            break
+        except ConnectError:
+            # Turned away, such as by a stage that was removed: what there is is worth keeping.
+            if begun_s is None:
+                raise
             break
         if frame is None:
             break
