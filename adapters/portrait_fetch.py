@@ -125,7 +125,7 @@ class PortraitFetcher:
         name = url.raw_host.decode("ascii")
         try:
             addresses = await self._resolve(name, url.port or _PORTS[url.scheme])
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             raise _failed(f"{name[:80]} has no address: {error}") from error
         if not addresses:
             raise _failed(f"{name[:80]} has no address")
@@ -150,12 +150,18 @@ class PortraitFetcher:
         response = await self._opened().send(request, stream=True)
         try:
             if response.has_redirect_location:
-                return str(target.url.join(response.headers["location"][:MAX_URL_CHARS]))
+                return self._led_to(target.url, response.headers["location"])
             if response.status_code != httpx.codes.OK:
                 raise _failed(f"it answered {response.status_code} {response.reason_phrase}"[:80])
             return await self._body(response)
         finally:
             await response.aclose()
+
+    def _led_to(self, url: httpx.URL, location: str) -> str:
+        try:
+            return str(url.join(location[:MAX_URL_CHARS]))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise _failed(f"it redirects to no address: {error}"[:200]) from error
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
@@ -214,9 +220,9 @@ def _parsed(text: str) -> httpx.URL:
         raise _refused(f"url: at most {MAX_URL_CHARS} characters")
     try:
         url = httpx.URL(text.strip())
-    except (httpx.InvalidURL, UnicodeError) as error:
+    except (httpx.InvalidURL, ValueError) as error:
         raise _refused(f"url: {error}"[:200]) from error
-    if url.scheme not in _PORTS or not url.host:
+    if url.scheme not in _PORTS or not url.raw_host:
         raise _refused("url: expected an http:// or https:// address")
     if url.userinfo:
         raise _refused("url: no user name or password can be sent")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.portrait_fetch import MAX_REDIRECTS, PortraitFetcher, Reach, is_public
 from pipeline.errors import ErrorCode, InvalidEventError
@@ -55,6 +57,8 @@ class Origin:
                 return web.Response(body=b"x", headers={"Content-Encoding": "gzip"})
             case "/away":
                 raise web.HTTPFound(request.query["to"])
+            case "/odd":
+                return web.Response(status=302, headers={"Location": "http://[oops/x"})
             case "/around":
                 raise web.HTTPFound("/around")
             case "/nowhere":
@@ -173,6 +177,7 @@ async def test_a_few_redirects_are_followed() -> None:
         ("/gzip", ErrorCode.FETCH_FAILED),
         ("/missing", ErrorCode.FETCH_FAILED),
         ("/nowhere", ErrorCode.FETCH_FAILED),
+        ("/odd", ErrorCode.FETCH_FAILED),
     ],
 )
 async def test_what_cannot_be_taken_is_refused(path: str, code: ErrorCode) -> None:
@@ -209,6 +214,30 @@ async def test_other_addresses_are_no_addresses(url: str) -> None:
     async with origin() as source, fetcher(source) as made:
         assert (await refusal(made, url)).code is ErrorCode.INVALID_MESSAGE
         assert source.asked == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.text(max_size=40).map("http://{}/".format),
+        st.from_regex(r"https?://[a-z0-9.:@%\[\]-]{1,30}(/[a-z?#%]{0,9})?", fullmatch=True),
+        st.sampled_from(["http://xn--/", "http://xn--a.xn--/", "http://a..b/", "http://[v1.x]/"]),
+    )
+)
+def test_any_text_is_refused_or_fetched_and_nothing_else(url: str) -> None:
+    """No address is so odd that it fails in another way."""
+
+    async def nowhere(host: str, port: int) -> Sequence[str]:
+        host.encode("idna")
+        raise OSError("no such name")
+
+    async def fetch() -> None:
+        made = PortraitFetcher(Reach.PUBLIC, max_bytes=10, total_s=5.0, resolve=nowhere)
+        with pytest.raises(InvalidEventError):
+            await made.fetch(url)
+
+    asyncio.run(fetch())
 
 
 # --- from nowhere that is not allowed -----------------------------------------------------
