@@ -9,11 +9,11 @@ stage rests until something happens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -33,6 +33,7 @@ from orchestrator.look import Look
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
 from orchestrator.settings import IdleSettings, StageSettings
+from orchestrator.switching import Switch, Switches
 from pipeline.ahead import Face
 from pipeline.bodies import PROTOCOL_VERSION, CueBody, HelloBody, RendererBody, StateBody
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
@@ -43,7 +44,6 @@ from pipeline.types import (
     ARKIT_BLENDSHAPES,
     Activity,
     CharacterSwitch,
-    CharacterSwitched,
     CueAccepted,
     CueRejected,
     DirectControls,
@@ -77,19 +77,9 @@ TEXT_IDS: Final = 16_384
 STEM_CHARS: Final = 56  # of a text's id in those of its cues, which have 64 at most
 INTEREST_S: Final = 5.0
 REST_S: Final = 1.0
-WAITING_SWITCHES: Final = 4
 FPS_WINDOW_S: Final = 2.0
 LOOK_AHEAD_S: Final = 3.0
 LOOK_AGAIN_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Switch:
-    """A character switch that waits for its first frame."""
-
-    character: Character
-    message: CharacterSwitch | None
-    reply: Reply | None
 
 
 class Stage:
@@ -172,10 +162,7 @@ class Stage:
         self._controls = FaceControls()
         self._character: Character | None = None
         self._portrait: Portrait | None = None
-        self._switches: asyncio.Queue[_Switch] = asyncio.Queue(WAITING_SWITCHES)
-        self._shown: list[_Switch] = []
-        self._appearing: list[_Switch] = []  # with the frame in the making
-        self._awaited: list[_Switch] = []  # in the queue or being prepared
+        self._switches = Switches()
         self._gone = False
         journal(Opened(name, self._started_s, server, settings, idle, emotions))
 
@@ -393,7 +380,8 @@ class Stage:
         now_s = self._clock.now()
         self._journal(TableChanged(self._name, now_s, self._sampled_s, emotions))
         if self._character is not None and self._character.name in characters.names:
-            self._queue_switch(_Switch(characters.get(self._character.name), None, None))
+            with contextlib.suppress(InvalidEventError):  # others come after it anyway
+                self._switches.ask(Switch(characters.get(self._character.name)))
         self._wake_up()
 
     def replace_characters(self, characters: CharacterBook) -> None:
@@ -403,17 +391,16 @@ class Stage:
     @property
     def characters_in_use(self) -> frozenset[str]:
         """Who is on stage, and who is to come."""
-        return frozenset({self.character_name, *(each.character.name for each in self._awaited)})
+        return self._switches.names | {self.character_name}
 
     def close(self) -> None:
         """The stage is removed: end what is owed to producers, and refuse what still comes."""
         self._gone = True
         pts_s = self._hub.newest[0].pts_s if self._hub.newest is not None else 0.0
         self._receipts.close(self._seq, pts_s, self._removed(None).message)
-        for switch in (*self._awaited, *self._shown, *self._appearing):
+        for switch in self._switches.drain():
             if switch.message is not None and switch.reply is not None:
                 self._refuse(switch.message, self._removed(switch.message.id), switch.reply)
-        self._awaited, self._shown, self._appearing = [], [], []
 
     def _removed(self, event_id: str | None) -> InvalidEventError:
         problem = f"the stage {self._name} has been removed"
@@ -459,9 +446,9 @@ class Stage:
 
     def _needed(self, now_s: float) -> bool:
         """Somebody watches, or a frame must bring something about."""
-        if not self.published or len(self._hub) or now_s < self._interest_until_s or self._shown:
+        if not self.published or len(self._hub) or now_s < self._interest_until_s:
             return True
-        if self._performance.injecting:
+        if self._switches.due or self._performance.injecting:
             return True
         change_s = self._sequencer.next_change(now_s)
         return change_s is not None and change_s <= now_s + self._period_s
@@ -484,15 +471,14 @@ class Stage:
         await self._clock.sleep_until(due_s - self._lead.seconds)
         begun_s = self._clock.now()
         sample, controls = face_at(self._sequencer, self._performance, due_s)
-        self._sampled_s, shown = due_s, self._shown
-        self._shown, self._appearing = [], shown
+        self._sampled_s = due_s
+        self._switches.frame_begun()
         wants_steps = self._ladder.wants_steps
         steps = self._performance.steps(sample.weights, due_s) if wants_steps else ()
         picture = await self._ladder.picture(controls, sample.weights, steps)
         self._lead.observe(self._clock.now() - begun_s)
         await self._clock.sleep_until(due_s)
-        await self._publish(sample, picture, due_s, shown)
-        self._appearing = []
+        await self._publish(sample, picture, due_s)
 
     def _look_again(self) -> None:
         """Publish for a moment though nobody watches: what draws has changed."""
@@ -505,9 +491,7 @@ class Stage:
         coming = self._sequencer.upcoming(now_s, LOOK_AHEAD_S, self._period_s)
         return self._performance.steps_ahead(coming, now_s)
 
-    async def _publish(
-        self, sample: FaceSample, picture: Picture, due_s: float, shown: list[_Switch]
-    ) -> None:
+    async def _publish(self, sample: FaceSample, picture: Picture, due_s: float) -> None:
         published_s = self._clock.now()
         self._seq += 1
         info = FrameInfo(
@@ -530,8 +514,7 @@ class Stage:
         self._receipts.published(
             sample, Publication(info.seq, info.pts_s, published_s, picture.exact, neutral)
         )
-        for switch in shown:
-            self._switched(switch, info.seq)
+        self._switches.frame_published(info.seq)
 
     def _note_interval(self, published_s: float) -> None:
         self._metrics.count(Metric.FRAMES_PUBLISHED, stage=self._name)
@@ -649,46 +632,27 @@ class Stage:
 
     def _take_switch(self, message: CharacterSwitch, reply: Reply) -> None:
         character = self._characters.get(message.character, message.id)
-        if not self._queue_switch(_Switch(character, message, reply)):
-            raise InvalidEventError(
-                ErrorCode.RATE_LIMITED,
-                f"{WAITING_SWITCHES} switches already wait; send it again after character.switched",
-                field="character",
-                event_id=message.id,
-            )
-
-    def _queue_switch(self, switch: _Switch) -> bool:
-        try:
-            self._switches.put_nowait(switch)
-        except asyncio.QueueFull:
-            return False
-        self._awaited.append(switch)
-        return True
+        self._switches.ask(Switch(character, message, reply))
 
     async def _switch_characters(self) -> None:
         while True:
-            switch = await self._switches.get()
+            switch, prepared = await self._switches.next(), False
             try:
                 await self._show(switch.character)
+                prepared = True
+                self.problem = None
             except AvatarError as error:
                 log.error("character_not_shown", character=switch.character.name, error=str(error))
-                if switch.message is not None and switch.reply is not None:
+                if switch.message is not None:
                     problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
-                    switch.reply(Failure(switch.message.id, problem))
+                    switch.answer(Failure(switch.message.id, problem))
                 else:
                     self.problem = str(error)
-                continue
             finally:
-                self._awaited = [each for each in self._awaited if each is not switch]
-            self.problem = None
-            self._shown.append(switch)
-            self.changed()
-            self._wake_up()
-
-    def _switched(self, switch: _Switch, seq: int) -> None:
-        if switch.message is not None and switch.reply is not None:
-            name = switch.character.name
-            switch.reply(CharacterSwitched(switch.message.id, name, seq))
+                self._switches.over(switch, prepared=prepared)
+            if prepared:
+                self.changed()
+                self._wake_up()
 
     async def _show(self, character: Character, *, first: bool = False) -> None:
         loop = asyncio.get_running_loop()
