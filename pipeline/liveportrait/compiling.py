@@ -36,7 +36,9 @@ class CompiledEngine:
         return self._engine.prepare(feature, kp_source)
 
     def warp(self, source: Any, kp_driving: Tensor) -> Warped:
-        return self._run(lambda engine: engine.warp(source, kp_driving))
+        # A face at rest has its source's keypoints; one tensor twice would be compiled anew.
+        own = kp_driving.clone()
+        return self._run(lambda engine: engine.warp(source, own))
 
     def decode(self, features: Tensor) -> Tensor:
         return self._run(lambda engine: engine.decode(features))

@@ -67,6 +67,22 @@ def test_where_compiling_fails_the_engine_runs_as_it_is(
     assert type(error).__name__ in engine.fallback_reason
 
 
+def test_a_face_at_rest_is_nothing_new_to_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keypoints never arrive as the very tensor that they were prepared with."""
+    seen: list[torch.Tensor] = []
+
+    class Watching(FlatEngine):
+        def warp(self, source: Any, kp_driving: torch.Tensor) -> Any:
+            seen.append(kp_driving)
+            return super().warp(source, kp_driving)
+
+    monkeypatch.setattr(torch, "compile", Compiler())
+    engine, rest = CompiledEngine(Watching()), torch.zeros(1, 21, 3)
+    engine.warp(engine.prepare(torch.zeros(1, 32, 16, 64, 64), rest), rest)
+    assert seen[0] is not rest
+    assert torch.equal(seen[0], rest)
+
+
 def test_a_torch_that_cannot_compile_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking is enough to fail, and never fails the loading."""
 
