@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_run(commands)
     _add_check(commands)
+    _add_doctor(commands)
     _add_send(commands)
     _add_render(commands)
     _add_record(commands)
@@ -82,6 +83,14 @@ def _add_check(commands: Any) -> None:
         commands, "check", "Check configuration, files, devices and ports; say what would run."
     )
     parser.set_defaults(command=_check)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _configured(
+        commands, "doctor", "Examine the whole installation; say what to do about what is found."
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(command=_doctor)
 
 
 def _add_send(commands: Any) -> None:
@@ -224,6 +233,12 @@ def _check(options: argparse.Namespace) -> int:
 
     settings, path = _settings(options)
     return check(settings, path, sys.stdout)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from orchestrator.doctor.command import doctor
+
+    return doctor(options.config, sys.stdout, machine_readable=options.json)
 
 
 def _send(options: argparse.Namespace) -> int:
