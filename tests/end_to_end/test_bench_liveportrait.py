@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ PLAIN, FAST = Form(False, "float32"), Form(True, "float32")
 FACES = [FaceControls.of(jawOpen=step / 4) for step in range(5)]
 
 
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """The benchmark has its process to itself."""
+    import torch
+
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = benchmark
+
+
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.benchmarks.liveportrait", *arguments]
     return subprocess.run(
@@ -59,11 +71,14 @@ class Even(Clock):
         return work(), 10.0
 
 
-def test_one_run_prints_every_table() -> None:
+@pytest.mark.timeout(150)
+def test_one_run_prints_every_table(
+    capsys: pytest.CaptureFixture[str], torch_as_it_was: None
+) -> None:
     """Machine, first frames in processes of their own, stages, ratios, arithmetic, throughput."""
-    done = bench("--dry", "--float32", "--frames", "2", "--threads", "1", "--markdown")
-    assert done.returncode == 0, done.stderr
-    machine, firsts, stages, ratios, arithmetic, rates = tables(done.stdout).values()
+    assert main(["--dry", "--float32", "--frames", "2", "--threads", "1", "--markdown"]) == 0
+    printed = tables(capsys.readouterr().out)
+    machine, firsts, stages, ratios, arithmetic, rates = printed.values()
     assert "torch" in dict(machine[1:])["LivePortrait"]
     for rows in (firsts, stages, arithmetic, rates):
         assert {row[0] for row in rows[1:]} <= {str(PLAIN), str(FAST)}
@@ -150,6 +165,36 @@ def test_missed_targets_show() -> None:
     figures = {PLAIN: Figures(frames=[30.0]), FAST: Figures(frames=[20.0])}
     table = report.ratios(figures, [Pair(FAST, PLAIN, 1.25), Pair(FAST, PLAIN, 2.0)])
     assert [row[-2:] for row in table.rows] == [(">= 1.25", "met"), (">= 2.00", "NOT MET")]
+
+
+def test_the_devices_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA events stand around the work, after all that came before, and are waited for."""
+    import torch
+
+    calls: list[str] = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            calls.append("record")
+
+        def synchronize(self) -> None:
+            calls.append("wait for the event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 7.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait for all"))
+    clock = Clock("cuda")
+    assert clock.on_device(lambda: calls.append("work")) == (None, 7.0)
+    assert calls == ["wait for all", "record", "work", "record", "wait for the event"]
+    calls.clear()
+    clock.on_host(lambda: calls.append("work"))
+    assert calls == ["wait for all", "work", "wait for all"]
 
 
 def test_throughput_overlaps_frames() -> None:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.functional import conv2d
 
+from pipeline.liveportrait.devices import running_on
+
 T = TypeVar("T")
 
 
@@ -80,7 +82,8 @@ def matrix_peak(clock: Clock, device: str, dtype: str, *, side: int, times: int)
         work()
         return flop / min(clock.on_device(work)[1] for _ in range(times)) / 1e6
 
-    with torch.inference_mode():
+    # float32 as the model runs it, not TF32.
+    with torch.inference_mode(), running_on(torch.device(device), fixed_shapes=True):
         product = best(lambda: a @ a, 2.0 * side**3)
         convolution = best(lambda: conv2d(x, kernel, padding=1), 2.0 * 64 * 64 * 9 * channels**2)
     return max(product, convolution)

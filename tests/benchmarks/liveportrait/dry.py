@@ -29,15 +29,15 @@ class StandIn:
         self.prepared_bytes = self._picture.nbytes
         self.fallback_reasons: tuple[str, ...] = ()
 
-    def prepare(self) -> None:
+    def prepare(self, *, keep: bool = True) -> None:
         self._work()
 
     def begin(self, face: FaceControls) -> Pending:
         return _Drawn([self._work() for _ in STAGES][-1])
 
-    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> None:
-        for stage in STAGES:
-            timed(stage, self._encoded if stage == "encode" else self._work)
+    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> bytes:
+        made = [timed(name, self._encoded if name == "encode" else self._work) for name in STAGES]
+        return bytes(made[-1])
 
     def close(self) -> None:
         del self._picture, self._kernel

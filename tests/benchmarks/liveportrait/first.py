@@ -89,7 +89,7 @@ def _first(source: Source, form: Form) -> First:
         *steps,
         rss_mb=psutil.Process().memory_info().rss / _MB,
         peak_rss_mb=_peak_rss_mb(),
-        device_mb=_device_mb(clock.kind),
+        device_mb=_device_mb(source.device),
         prepared_mb=subject.prepared_bytes / _MB,
     )
 
@@ -99,7 +99,9 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
 
 
-def _device_mb(kind: str) -> float | None:
+def _device_mb(device: str) -> float | None:
     import torch
 
-    return torch.cuda.max_memory_allocated() / _MB if kind == "cuda" else None
+    if torch.device(device).type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device) / _MB

@@ -82,7 +82,7 @@ def _round(subject: Subject, face: FaceControls, clock: Clock, figures: Figures)
         figures.stages[stage].append(spent_ms)
         return result
 
-    timed(PREPARE, subject.prepare)
+    timed(PREPARE, lambda: subject.prepare(keep=False))
     begun_s = time.perf_counter()
     _, frame_ms = clock.on_host(lambda: jpeg(subject.begin(face).picture()))
     figures.elapsed.append((time.perf_counter() - begun_s) * 1000.0)

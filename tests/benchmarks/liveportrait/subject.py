@@ -52,16 +52,20 @@ class Subject(Protocol):
         """Why frames are drawn slower than they could be."""
         ...
 
-    def prepare(self) -> None:
-        """Do what is done once per portrait."""
+    def prepare(self, *, keep: bool = True) -> None:
+        """Do what is done once per portrait.
+
+        Args:
+            keep: draw what was prepared from now on.
+        """
         ...
 
     def begin(self, face: FaceControls) -> Pending:
         """Start a frame."""
         ...
 
-    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> None:
-        """Draw and encode a frame in stages.
+    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> bytes:
+        """Draw and encode a frame in stages: the JPEG.
 
         Args:
             replayed: as the fast path does it on CUDA, by CUDA graphs; else as it would be
@@ -88,14 +92,17 @@ class Model:
     def fallback_reasons(self) -> Sequence[str]:
         return self._model.fallback_reasons
 
-    def prepare(self) -> None:
-        self._prepared = self._model.prepare(self._portrait)
+    def prepare(self, *, keep: bool = True) -> None:
+        prepared = self._model.prepare(self._portrait)
+        if not keep:
+            return
+        self._prepared = prepared
         self.prepared_bytes = self._prepared.bytes
 
     def begin(self, face: FaceControls) -> Pending:
         return self._model.begin(self._prepared, face, SETTINGS.size_px)
 
-    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> None:
+    def staged(self, face: FaceControls, timed: Timed, *, replayed: bool = True) -> bytes:
         # What `begin` and `picture` do, taken apart: these parts have no public names.
         model, prepared = self._model, self._prepared
         with self._working():
@@ -109,7 +116,8 @@ class Model:
             levels = timed("to host", lambda: _levels(picture))
         framing = Framing.of(prepared.portrait, SETTINGS.size_px)
         pasted = timed("paste", lambda: framing.cut(prepared.paste(levels)))
-        timed("encode", lambda: jpeg(pasted))
+        encoded: bytes = timed("encode", lambda: jpeg(pasted))
+        return encoded
 
     def close(self) -> None:
         self._replayed = None
