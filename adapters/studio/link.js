@@ -1,37 +1,42 @@
 /** Says honestly how the page stands with the daemon, and why where that can be found out. */
 
+import { byId, say, write } from "./dom.js";
+import { FieldErrors } from "./fields.js";
+import { remember } from "./memory.js";
+
 const STALE_MS = 3_000;
+const UNAUTHORIZED = 401;
 const TEXT = {
   live: "Live",
-  still: "Connected, no new frames",
+  still: "At rest",
   connecting: "Connecting",
   lost: "Reconnecting",
   refused: "Not allowed",
 };
 
 export class LinkStatus {
-  #root;
-  #parts;
+  #session;
+  #statistics;
+  #log;
   #state = "connecting";
   #wasLive = false;
+  #tried = false;
+  #errors = new FieldErrors({ token: byId("token") }, byId("token-error"));
 
   /**
-   * @param {Document|HTMLElement} root
-   * @param {object} parts `{producer, viewer, statistics, log, say}`
+   * @param {import("./session.js").Session} session
+   * @param {{statistics: object, log: object}} parts
    */
-  constructor(root, parts) {
-    this.#root = root;
-    this.#parts = parts;
-    const { producer, viewer } = parts;
-    producer.addEventListener("state", () => this.#producerChanged());
-    viewer.addEventListener("state", () => this.update());
-    for (const { connection } of [producer, viewer]) {
-      connection.addEventListener("reason", () => this.update());
-    }
-    this.#find("retry").addEventListener("click", () => this.#retry());
+  constructor(session, { statistics, log }) {
+    this.#session = session;
+    this.#statistics = statistics;
+    this.#log = log;
+    session.addEventListener("link", () => this.update());
+    session.addEventListener("open", () => this.#opened());
+    byId("retry").addEventListener("click", () => this.#retry());
+    byId("token-form").addEventListener("submit", (event) => this.#enterToken(event));
     addEventListener("online", () => this.#retry());
     document.addEventListener("visibilitychange", () => document.hidden || this.#retry());
-    this.update();
   }
 
   /** Work out the state anew and show it. Cheap enough for every frame. */
@@ -41,87 +46,102 @@ export class LinkStatus {
     this.#show();
   }
 
+  get #connections() {
+    return [this.#session.producer.connection, this.#session.viewer.connection];
+  }
+
+  get #reason() {
+    return this.#connections.map(({ reason }) => reason).find(Boolean) ?? null;
+  }
+
+  #opened() {
+    this.#state = "connecting";
+    this.#wasLive = false;
+    this.#show();
+  }
+
   #judge() {
-    const { producer, viewer, statistics } = this.#parts;
-    const states = [producer.connection.state, viewer.connection.state];
+    const states = this.#connections.map(({ state }) => state);
     if (states.includes("refused")) return "refused";
     if (states.includes("waiting")) return "lost";
-    if (states.includes("connecting") || statistics.lastFrameAt === null) {
+    const { lastFrameAt } = this.#statistics;
+    if (states.includes("connecting") || lastFrameAt === null) {
       return this.#state === "lost" || this.#state === "refused" ? this.#state : "connecting";
     }
-    return performance.now() - statistics.lastFrameAt > STALE_MS ? "still" : "live";
+    return performance.now() - lastFrameAt > STALE_MS ? "still" : "live";
   }
 
   #enter(state) {
-    const { log, say } = this.#parts;
     const before = this.#state;
     this.#state = state;
     if (state === "lost" && this.#wasLive) {
-      log.event("offline", "the connection to the daemon is lost");
+      this.#log.event("offline", "the connection to the daemon is lost");
       say("Connection lost. Trying again.");
     }
     if (state === "live" && before !== "still") {
-      log.event("online", this.#wasLive ? "the daemon is back" : "connected, frames are coming");
+      this.#log.event("online", this.#wasLive ? "the daemon is back" : "connected, frames are coming");
       say("Connected.");
       this.#wasLive = true;
+      this.#tried = false;
     }
-    if (state === "refused") say(this.#reason());
+    if (state === "refused") this.#refused();
+  }
+
+  #refused() {
+    say(this.#headline());
+    if (this.#reason?.status !== UNAUTHORIZED) return;
+    remember("token", null, "sessionStorage");
+    if (this.#tried) this.#errors.show({ field: "token", message: "The daemon does not know this token" });
   }
 
   #show() {
-    const pill = this.#find("link");
-    pill.dataset.state = this.#state;
-    write(this.#find("link-text"), TEXT[this.#state]);
+    byId("link").dataset.state = this.#state;
+    write(byId("link-text"), TEXT[this.#state]);
     const veiled = this.#state !== "live" && this.#state !== "still";
-    const face = this.#find("face");
-    face.dataset.state = this.#state;
-    this.#find("veil").hidden = !veiled;
+    byId("face").dataset.state = this.#state;
+    byId("veil").hidden = !veiled;
     if (!veiled) return;
-    write(this.#find("veil-text"), this.#headline());
-    write(this.#find("veil-note"), this.#note());
-    this.#find("retry").hidden = !this.#waiting().length;
+    const wantsToken = this.#state === "refused" && this.#reason?.status === UNAUTHORIZED;
+    byId("token-form").hidden = !wantsToken;
+    write(byId("veil-text"), this.#headline());
+    write(byId("veil-note"), wantsToken ? "" : this.#note());
+    byId("retry").hidden = wantsToken || !this.#waiting().length;
   }
 
   #headline() {
-    if (this.#reason()) return this.#reason();
+    const reason = this.#reason;
+    if (reason?.status === UNAUTHORIZED) return "This daemon wants its token";
+    if (reason) return reason.message;
     if (this.#state !== "lost") return "Waiting for the first frame";
     return this.#wasLive ? "The connection is lost" : "There is no connection yet";
-  }
-
-  #reason() {
-    const { producer, viewer } = this.#parts;
-    return (producer.connection.reason ?? viewer.connection.reason)?.message ?? "";
   }
 
   #note() {
     const waiting = this.#waiting().filter(({ state }) => state === "waiting");
     if (!waiting.length) return this.#state === "lost" ? "Trying now" : "";
-    const at = Math.min(...waiting.map((connection) => connection.retryAt));
+    const at = Math.min(...waiting.map(({ retryAt }) => retryAt));
     return `Next try in ${Math.max(1, Math.ceil((at - performance.now()) / 1000))} s`;
   }
 
   #waiting() {
-    const { producer, viewer } = this.#parts;
-    return [producer.connection, viewer.connection].filter(({ state }) =>
-      ["waiting", "refused"].includes(state),
-    );
+    return this.#connections.filter(({ state }) => ["waiting", "refused"].includes(state));
   }
 
   #retry() {
     for (const connection of this.#waiting()) connection.retryNow();
   }
 
-  #producerChanged() {
-    const { producer, viewer } = this.#parts;
-    if (producer.connection.silent) viewer.connection.restart();
-    this.update();
+  #enterToken(event) {
+    event.preventDefault();
+    const token = byId("token").value.trim();
+    if (!token) {
+      this.#errors.show({ field: "token", message: "Paste the token of the setting auth.token" });
+      return;
+    }
+    this.#errors.clear();
+    this.#tried = true;
+    remember("token", token, "sessionStorage");
+    byId("token").value = "";
+    this.#session.open({ token });
   }
-
-  #find(id) {
-    return this.#root.querySelector(`#${id}`);
-  }
-}
-
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }

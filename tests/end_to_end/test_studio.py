@@ -46,10 +46,10 @@ READ_FACE = """() => {
 # How many pixels of the plot are closer to this emotion's colour than to any other's.
 COUNT_PLOTTED = """async (label) => {
   const {colourOf} = await import(new URL("studio/palette.js", document.baseURI));
-  const plot = document.getElementById("plot");
+  const plot = document.getElementById("trace");
   const context = plot.getContext("2d");
   const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = colourOf(label);
+  probe.fillStyle = colourOf(label, true);
   probe.fillRect(0, 0, 1, 1);
   const wanted = probe.getImageData(0, 0, 1, 1).data;
   const {data} = context.getImageData(0, 0, plot.width, plot.height);
@@ -223,7 +223,7 @@ async def test_a_click_changes_the_face(daemon: Daemon, visit: Visit) -> None:
         await asyncio.sleep(0.5)
         idle = changed_share(rest, await studio.face())
         await studio.page.click("button[data-emotion=surprised]")
-        receipts = await studio.logged("sent", "accepted", "started", "peaked", emotion="surprised")
+        receipts = await studio.logged("emotion", "accepted", "started", "peaked", emotion="surprised")
         await studio.until_caption("surprised")
         shown = changed_share(rest, await studio.face())
         weight = await studio.page.locator("button[data-emotion=surprised]").get_attribute(
@@ -289,7 +289,7 @@ async def test_keyboard(daemon: Daemon, visit: Visit) -> None:
         await studio.logged("started", emotion="happy")
         await studio.page.keyboard.press("Escape")
         await studio.logged("superseded", emotion="happy")
-        await studio.logged("interrupted")
+        await studio.logged("interrupt.done")
         await studio.set_times(hold=4)
         await studio.page.locator("#hold").press("3")
         await asyncio.sleep(0.3)
