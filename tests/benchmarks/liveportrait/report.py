@@ -95,18 +95,19 @@ def firsts(found: Mapping[Form, First]) -> Table:
     """Seconds to the first frame, and memory."""
     table = Table(
         "LivePortrait: first frame (s) and memory (MB), a process of its own each",
-        ("Form", "Import", "Load", "Prepare", "Draw", "Cold", "Prepare, warm", "Draw, warm",
-         "RSS", "RSS peak", "GPU peak", "Portrait"),
+        ("Form", "Import", "Load", "Prepare", "Draw", "Cold", "Processor", "Prepare, warm",
+         "Draw, warm", "RSS", "RSS peak", "GPU peak", "Portrait"),
     )  # fmt: skip
     for form, seen in found.items():
         table.add(
             str(form), seen.import_s, seen.load_s, seen.prepare_s, seen.draw_s, seen.cold_s,
-            seen.warm_prepare_s, seen.warm_draw_s, round(seen.rss_mb), round(seen.peak_rss_mb),
-            seen.device_mb, seen.prepared_mb,
+            seen.cold_processor_s, seen.warm_prepare_s, seen.warm_draw_s,
+            round(seen.rss_mb), round(seen.peak_rss_mb), seen.device_mb, seen.prepared_mb,
         )  # fmt: skip
     table.notes.append(
         "'Cold' is the sum of the first four, weights read from disk where the system lets them "
-        "be dropped from memory; 'Portrait' is what one prepared portrait holds."
+        "be dropped from memory, 'Processor' the processor's time for them; 'Portrait' is what "
+        "one prepared portrait holds."
     )
     return table
 
