@@ -36,17 +36,17 @@ from orchestrator.settings import (
 from pipeline.errors import ConfigError
 
 FAILED: Final = 1
-# The daemon comes before connections: what it is connected to is not dialled.
+# The daemon comes before ports and connections: what is its own is no trouble there.
 SECTIONS: Final = (
     Section("Software", software.look, 10.0),
     Section("Machine", machine.look, 10.0),
     Section("GPU", graphics.look, 45.0),
     Section("Configuration", configuration.look, 5.0),
     Section("Files and renderers", files.look, 120.0, needs_settings=True),
-    Section("Ports", ports.look, 10.0, needs_settings=True),
     Section("State", keeping.look, 10.0, needs_settings=True),
     Section("Service", service.look, 12.0),
     Section("Running daemon", running.look, 15.0, needs_settings=True),
+    Section("Ports", ports.look, 10.0, needs_settings=True),
     Section("Connections", connections.look, 10.0, needs_settings=True),
     Section("Speed", speed.look, 30.0, needs_settings=True),
 )

@@ -40,20 +40,20 @@ def look(patient: Patient) -> Iterator[Diagnosis]:
     if server.port == 0:
         yield Diagnosis("ok", "tcp", "server.port = 0: a free one is taken, and logged")
     else:
-        yield _port("tcp", server.host, server.port, "server.port")
+        yield _port("tcp", server.host, server.port, "server.port", ours=bool(patient.samples))
     if vmc.port:
-        yield _port("udp", vmc.host, vmc.port, "vmc.port")
+        yield _port("udp", vmc.host, vmc.port, "vmc.port", ours=bool(patient.samples))
 
 
-def _port(protocol: str, host: str, port: int, key: str) -> Diagnosis:
+def _port(protocol: str, host: str, port: int, key: str, *, ours: bool) -> Diagnosis:
     inodes = inodes_of(protocol, port)
     if inodes:
         who = ", ".join(str(holder) for holder in holders(inodes))
+        text = f"{port} is in use by {who}"
+        if ours:
+            return Diagnosis("ok", protocol, text)
         return Diagnosis(
-            "ok",
-            protocol,
-            f"{port} is in use by {who}",
-            f"if that is not the daemon, stop it or choose another {key}",
+            "note", protocol, text, f"no daemon of ours: stop it, or choose another {key}"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM

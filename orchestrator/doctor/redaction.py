@@ -93,7 +93,8 @@ def _quoted(value: str) -> Iterator[str]:
 def _in_address(address: str) -> Iterator[str]:
     try:
         parts = urlsplit(address)
-        yield from (each for each in (parts.password, parts.username) if each)
+        # A name before a password is no secret; alone it may be a token.
+        yield parts.password or parts.username or ""
     except ValueError:
         return
 
