@@ -105,8 +105,8 @@ def record(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
 
     Raises:
         ConfigError: an option is wrong, or no encoder is installed.
-        ConnectError: there is no daemon, or it does not want this viewer.
-        DaemonUnreachableError: it is not one that has stages.
+        ConnectError: the daemon does not want this viewer.
+        DaemonUnreachableError: there is no daemon, or no such stage.
         StorageError: the file cannot be written.
     """
     seconds = options.seconds
@@ -121,8 +121,9 @@ async def _record(settings: Settings, options: argparse.Namespace, out: TextIO) 
     token = settings.auth.token or None
     stop = asyncio.Event()
     with signals_to(stop.set, stop.set), ThreadPoolExecutor(1, "video") as writer:
+        stage_fps = await _stage_fps(url, token, options.stage or MAIN_STAGE)
+        fps = stage_fps if options.fps is None else options.fps
         async with Viewer(url, token=token, stage=options.stage) as viewer:
-            fps = options.fps or await _stage_fps(url, token, options.stage or MAIN_STAGE)
             most = None if options.seconds is None else max(1, round(options.seconds * fps))
             recording = Recording(options.out, ConstantRate(fps, most), fps)
             out.write(f"recording {url} at {fps:g} fps; Ctrl-C ends it\n")
@@ -181,19 +182,27 @@ async def _stage_fps(url: str, token: str | None, stage: str) -> float:
     """What the stage's frame clock is set to.
 
     Raises:
-        DaemonUnreachableError: the daemon does not say so.
+        DaemonUnreachableError: there is no daemon, no such stage, or it does not want to tell.
     """
     address = url.replace("ws", "http", 1) if url.startswith("ws") else url
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         async with httpx.AsyncClient(timeout=ASK_S, headers=headers) as client:
             answer = await client.get(f"{address}/v1/stages")
-            answer.raise_for_status()
-            found = {each["name"]: float(each["fps"]) for each in answer.json()["stages"]}
-            return found[stage]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        problem = f"{address}/v1/stages does not tell the frame rate ({error}); give --fps"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DaemonUnreachableError(f"no answer from {address}: {error}") from error
+    try:
+        body = answer.json()
+        if answer.is_error:
+            raise DaemonUnreachableError(f"{address} refused: {body['error']['message']}")
+        found = {str(each["name"]): float(each["fps"]) for each in body["stages"]}
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{address}/v1/stages is no list of stages; is that this daemon?"
         raise DaemonUnreachableError(problem) from error
+    if stage not in found:
+        problem = f"there is no stage {stage!r} at {address}; there is {', '.join(found)}"
+        raise DaemonUnreachableError(problem)
+    return found[stage]
 
 
 def _report(recording: Recording, away: bool, out: TextIO) -> int:
