@@ -34,10 +34,12 @@ def test_a_running_daemon_is_examined(tmp_path: Path) -> None:
     assert TOKEN not in done.stdout
     report = json.loads(done.stdout)
     sections = {section["title"]: section["findings"] for section in report["sections"]}
-    # How fast this machine is just now is no matter of right and wrong.
+    # How busy this machine is just now is no matter of right and wrong.
     sections.pop("Speed")
-    failed = [each for found in sections.values() for each in found if each["verdict"] == "FAIL"]
-    assert failed == []
+    failed = {
+        each["topic"] for found in sections.values() for each in found if each["verdict"] == "FAIL"
+    }
+    assert failed <= {"degraded"}
     assert done.returncode == (1 if report["verdict"] == "FAIL" else 0)
 
     def text(title: str, topic: str) -> str:
