@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from structlog.testing import capture_logs
+
+from orchestrator.check import Verdict
 from orchestrator.doctor.patient import Patient
 from orchestrator.doctor.redaction import Redactor
 from orchestrator.doctor.report import Diagnosis, Examined
@@ -56,9 +59,11 @@ def examine(section: Section, patient: Patient, redactor: Redactor) -> Examined:
             found.append(_broken(error))
 
     thread = threading.Thread(target=look, name=f"doctor-{section.title}", daemon=True)
-    thread.start()
-    thread.join(section.deadline_s)
-    findings = list(found)
+    # What is looked at may log, and the log's default is standard output.
+    with capture_logs() as logged:
+        thread.start()
+        thread.join(section.deadline_s)
+    findings = [*found, *map(_logged, logged[:_MOST_FINDINGS])]
     if thread.is_alive():
         findings.append(
             Diagnosis(
@@ -70,6 +75,12 @@ def examine(section: Section, patient: Patient, redactor: Redactor) -> Examined:
         )
     shown = tuple(redactor.finding(finding) for finding in findings)
     return Examined(section.title, shown, round(time.monotonic() - began_s, 3))
+
+
+def _logged(entry: MutableMapping[str, Any]) -> Diagnosis:
+    fields = " ".join(f"{k}={v}" for k, v in entry.items() if k not in ("event", "log_level"))
+    verdict: Verdict = "ok" if entry.get("log_level") in ("debug", "info") else "note"
+    return Diagnosis(verdict, "log", f"{entry.get('event')}: {fields}")
 
 
 def _broken(error: Exception) -> Diagnosis:

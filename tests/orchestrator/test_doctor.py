@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from websockets.sync.server import ServerConnection, serve
 
 from orchestrator.doctor import connections, graphics, machine, running, service
@@ -88,6 +89,19 @@ def test_a_section_cannot_flood_the_report() -> None:
     examined = examine(Section("flood", endless, 10.0), patient_with(), Redactor(()))
     assert examined.findings[-1].topic == "more"
     assert len(examined.findings) < 1000
+
+
+def test_what_is_logged_meanwhile_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """It neither gets lost nor among the report's own lines."""
+
+    def warns(patient: Patient) -> Iterator[Diagnosis]:
+        structlog.get_logger().warning("character_hidden", character="ada")
+        yield Diagnosis("ok", "looked", "at it")
+
+    examined = examine(Section("talks", warns, 10.0), patient_with(), Redactor(()))
+    assert [each.text for each in examined.findings] == ["at it", "character_hidden: character=ada"]
+    assert examined.findings[1].verdict == "note"
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("machine_readable", [False, True])
