@@ -45,6 +45,8 @@ GAUGED = {"delta", "avg_over_time", "changes"}
 EMPTY_WHEN_WELL = {"Frames that could not be drawn"}
 # Whether these stay quiet depends on what else the machine does.
 ABOUT_TIME = {
+    "AvatarDegraded",
+    "AvatarStandIn",
     "AvatarSlowToReact",
     "AvatarUnevenFrames",
     "AvatarFramesSkipped",
