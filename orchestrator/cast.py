@@ -18,7 +18,7 @@ from orchestrator.settings import Settings
 from orchestrator.stages import StageSet
 from orchestrator.uploads import Uploads
 from pipeline.bodies import AddedCharacterBody, CharacterBody
-from pipeline.errors import ErrorCode, InvalidEventError
+from pipeline.errors import ErrorCode, InvalidEventError, PortraitError
 from pipeline.faces import FaceDetector
 from pipeline.orders import CharacterOrder
 from pipeline.picture import FormatEncoder
@@ -129,6 +129,9 @@ class Cast:
         self._coming.add(order.name)
         try:
             loaded = await self._uploads.portrait(order.portrait, "portrait")
+            if loaded.rivals:
+                problem = "shows several faces of much the same size; crop it to one"
+                raise PortraitError("portrait", problem, no_face=True)
             async with self._changing:
                 job = partial(self._store.add, order, loaded, self._emotions.labels)
                 character = await loop.run_in_executor(self._files, job)

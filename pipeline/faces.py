@@ -28,10 +28,15 @@ WHAT_HELPS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """Landmarks of the main face, and what its owner may want to know about them."""
+    """Landmarks of the main face, and what its owner may want to know about them.
+
+    Attributes:
+        rivals: how many further faces are at least `RIVAL` times as wide.
+    """
 
     landmarks: FaceLandmarks
     warnings: tuple[str, ...] = ()
+    rivals: int = 0
 
 
 class FaceDetector(Protocol):
@@ -71,6 +76,7 @@ def find_face(image: Image, name: str, detectors: Sequence[FaceDetector] = ()) -
     return last.find(image, name)
 
 
+RIVAL: Final = 0.5
 _TILTS: Final = tuple(math.radians(degrees) for degrees in (0, -20, 20))
 _MOST_CANDIDATES: Final = 6  # per tilt
 
@@ -118,7 +124,9 @@ class FittingDetector:
                 no_face=True,
             )
         landmarks = FaceLandmarks(points, estimate_irises(image, points), "fitted")
-        return FoundFace(landmarks, tuple(_warnings(main, len(faces))))
+        wide = RIVAL * main.candidate.width
+        rivals = sum(face.candidate.width >= wide for face in faces) - 1
+        return FoundFace(landmarks, tuple(_warnings(main, len(faces))), rivals)
 
 
 def _faces(image: Image, tilt: float) -> Iterator[_Face]:

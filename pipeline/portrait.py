@@ -36,10 +36,15 @@ Crop = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class LoadedPortrait:
-    """A portrait ready to be shown, and what its owner may want to know about it."""
+    """A portrait ready to be shown, and what its owner may want to know about it.
+
+    Attributes:
+        rivals: further faces in the picture that are not much smaller than the one used.
+    """
 
     portrait: Portrait
     warnings: tuple[str, ...]
+    rivals: int = 0
 
 
 def load_portrait(
@@ -127,7 +132,7 @@ def _finished(name: str, image: Image, face: FoundFace, crop: Crop | None) -> Lo
     picture, landmarks = _reduced(picture, landmarks)
     picture.flags.writeable = False
     portrait = Portrait(name, picture, landmarks, _content_key(picture, landmarks))
-    return LoadedPortrait(portrait, tuple(warnings))
+    return LoadedPortrait(portrait, tuple(warnings), face.rivals)
 
 
 Box = tuple[int, int, int, int]

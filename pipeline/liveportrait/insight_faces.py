@@ -19,6 +19,7 @@ from pipeline.errors import AvatarError, PortraitError
 from pipeline.faces import (
     LEAST_EYE_DISTANCE_PX,
     ONLY_ANCHORS,
+    RIVAL,
     WHAT_HELPS,
     FaceDetector,
     FittingDetector,
@@ -135,7 +136,8 @@ class InsightFaceDetector:
         for box in boxes[:_MOST_TRIED]:
             dense = self.points(image, box)
             if dense is not None and (landmarks := _landmarks(image, dense)):
-                return FoundFace(landmarks, tuple(_warnings(boxes, box, landmarks)))
+                warnings = tuple(_warnings(boxes, box, landmarks))
+                return FoundFace(landmarks, warnings, _rivals(boxes, box))
         raise PortraitError(name, f"no face found; {WHAT_HELPS}", no_face=True)
 
 
@@ -210,6 +212,12 @@ def _landmarks(image: Image, dense: Float32Array) -> FaceLandmarks | None:
         return None
     source = "insightface" if complete else "anchors"
     return FaceLandmarks(points, estimate_irises(image, points), source, dense)
+
+
+def _rivals(boxes: Sequence[FaceBox], used: FaceBox) -> int:
+    least = RIVAL * RIVAL * used.area
+    sure = (box for box in boxes if box.score >= _SURE_SCORE and box is not used)
+    return sum(box.area >= least for box in sure)
 
 
 def _warnings(boxes: Sequence[FaceBox], used: FaceBox, landmarks: FaceLandmarks) -> list[str]:

@@ -245,6 +245,7 @@ def bomb() -> bytes:
             "no_face",
         ),
         (photos.png(photos.astronaut()[:120]), "no_face"),
+        (photos.png(np.hstack([photos.astronaut(), photos.astronaut()])), "no_face"),
     ],
 )
 async def test_pictures_that_cannot_be_used(

@@ -184,6 +184,7 @@ def test_the_largest_of_several_faces_is_used_with_a_warning():
     off = np.hypot(*(face.landmarks.points - astronaut_points()).T)
     assert off.mean() < 3
     assert any("2 faces found" in warning for warning in face.warnings)
+    assert face.rivals == 1
 
 
 def test_a_face_of_a_few_pixels_is_refused():
