@@ -97,6 +97,7 @@ class FramesEndpoint:
                 headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
             )
         with self._audience.seat(KIND):
+            await self._audience.turn()
             return await self._serve(request, query, stage)
 
     async def _serve(

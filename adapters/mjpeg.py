@@ -84,6 +84,7 @@ class MjpegEndpoint:
         if request.method == hdrs.METH_HEAD:
             return web.Response(headers=_HEADERS)
         with self._audience.seat(KIND):
+            await self._audience.turn()
             return await self._serve(request, query, stage)
 
     async def _serve(

@@ -267,6 +267,7 @@ class Audience:
         self._removed: WeakSet[StagePort] = WeakSet()
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
+        self._turnstile = asyncio.Lock()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -286,6 +287,15 @@ class Audience:
             yield
         finally:
             self._take_seats(kind, -1)
+
+    async def turn(self) -> None:
+        """Wait for one's turn to come or to go: one viewer in each turn of the event loop.
+
+        A crowd that comes back at once would else hold up the frames of all the others with
+        its handshakes and first frames for a fraction of a second, and again when it leaves.
+        """
+        async with self._turnstile:
+            await asyncio.sleep(0)
 
     async def attend(self, stage: StagePort, viewer: Viewer, **about: Any) -> Parting:
         """Give the viewer the stage's frames until it leaves or is to be let go.
@@ -308,7 +318,9 @@ class Audience:
             viewer.end(Parting.REMOVED)
         stage.attach(viewer)
         try:
-            return await viewer.ended()
+            parting = await viewer.ended()
+            await self.turn()
+            return parting
         finally:
             stage.detach(viewer)
             viewer.end(Parting.LEFT)

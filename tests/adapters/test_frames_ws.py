@@ -34,6 +34,11 @@ from tests.fakes.frames import FakeDaemon, FakeStage, until
 from tests.fakes.metrics import RecordingMetrics
 
 FRAME = bytes(range(256)) * 160  # 40 KiB
+HANDSHAKE = (
+    b"GET /v1/frames HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 @dataclass
@@ -55,8 +60,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Server]:
-    stage, metrics = FakeStage(), RecordingMetrics()
+async def serving(stage: FakeStage | None = None, **limits: Any) -> AsyncIterator[Server]:
+    stage, metrics = stage or FakeStage(), RecordingMetrics()
     daemon = FakeDaemon(stage)
     audience = Audience(metrics, check_s=0.02, **limits)
     endpoint = FramesEndpoint(daemon, audience)
@@ -122,12 +127,7 @@ async def shake_hands(client: socket.socket, port: int, receive_bytes: int | Non
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, ("127.0.0.1", port))
-    request = (
-        f"GET /v1/frames HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n"
-    )
-    await loop.sock_sendall(client, request.encode())
+    await loop.sock_sendall(client, HANDSHAKE % port)
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += await loop.sock_recv(client, 1)
@@ -599,3 +599,38 @@ async def test_one_line_per_opening_and_closing(server: Server) -> None:
     assert lines[0].items() >= {"stage": "main", "format": "jpeg", "max_fps": 15.0}.items()
     assert lines[1].items() >= {"parting": "left", "sent": 3, "dropped": 0}.items()
     json.dumps(lines)
+
+
+async def test_a_crowd_comes_and_goes_one_by_one(raw_clients: list[socket.socket]) -> None:
+    """However many come or leave at once, each turn of the event loop has one of them at most."""
+    crowd, turns, now = 40, Counter[str](), 0
+
+    class CountingStage(FakeStage):
+        def attach(self, sink: Any) -> None:
+            turns[f"come {now}"] += 1
+            super().attach(sink)
+
+        def detach(self, sink: Any) -> None:
+            turns[f"go {now}"] += 1
+            super().detach(sink)
+
+    async def count_turns() -> None:
+        nonlocal now
+        while True:
+            now += 1
+            await asyncio.sleep(0)
+
+    async with serving(stage=CountingStage()) as server:
+        counting = asyncio.create_task(count_turns())
+        raw_clients += [socket.socket() for _ in range(crowd)]
+        for client in raw_clients:
+            # Without a turn of the loop in between, so that all their requests wait for it.
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(HANDSHAKE % server.port)
+        await until(lambda: len(server.stage.sinks) == crowd)
+        for client in raw_clients:
+            client.close()
+        await until(lambda: not server.stage.sinks)
+        counting.cancel()
+    assert sum(turns.values()) == 2 * crowd
+    assert set(turns.values()) == {1}
