@@ -10,6 +10,9 @@ from pathlib import Path
 
 import httpx
 
+from orchestrator.doctor import running
+from orchestrator.doctor.patient import Patient
+from orchestrator.settings import load_settings
 from tests.fakes.daemon import DaemonProcess
 
 TOKEN = "the-token-of-this-test"
@@ -30,6 +33,10 @@ def test_a_running_daemon_is_examined(tmp_path: Path) -> None:
             [sys.executable, "-m", "orchestrator", "doctor", "--json"],
             env=environ, capture_output=True, text=True, timeout=55, check=False,
         )  # fmt: skip
+        wrong = {"AVATAR_SERVER__PORT": str(daemon.port), "AVATAR_AUTH__TOKEN": "another-one"}
+        settings, config = load_settings(environ=wrong)
+        refused = list(running.look(Patient(settings, config, "a test", wrong)))
+    assert [each.topic for each in refused if each.verdict == "FAIL"][-1] == "access"
     assert done.stderr == ""
     assert TOKEN not in done.stdout
     report = json.loads(done.stdout)

@@ -17,7 +17,8 @@ import pytest
 import structlog
 from websockets.sync.server import ServerConnection, serve
 
-from orchestrator.doctor import connections, graphics, machine, running, service
+from adapters.metrics import PrometheusMetrics
+from orchestrator.doctor import connections, graphics, machine, running, service, speed
 from orchestrator.doctor.command import SECTIONS, doctor
 from orchestrator.doctor.connections import Line, dial
 from orchestrator.doctor.patient import Patient
@@ -26,6 +27,7 @@ from orchestrator.doctor.probing import Section, all_within, examine, told_by
 from orchestrator.doctor.redaction import Redactor, secrets_of
 from orchestrator.doctor.report import Diagnosis, Examined, TextReport
 from orchestrator.settings import CONFIG_FILE, Settings, default_config_dir, load_settings
+from pipeline.ports import Metric
 
 BUNDLED = default_config_dir() / CONFIG_FILE
 TITLES = {section.title: section for section in SECTIONS}
@@ -387,6 +389,46 @@ def test_another_program_on_the_port_is_told() -> None:
     page = httpx.Response(200, text="<html>", request=httpx.Request("GET", "http://x/health"))
     assert only(running._health("http://x", page, 0.0)).verdict == "FAIL"
     assert only(running.look(patient_with(AVATAR_SERVER__PORT=port))).verdict == "note"
+
+
+def test_a_degraded_daemon_and_one_that_skips_frames_are_told() -> None:
+    """Why it is degraded is repeated; fewer frames than wanted count while somebody watches."""
+    body = {"renderer": "mesh", "device": "cpu", "uptime_s": 5.0, "degraded": "mesh: hangs"}
+    health = httpx.Response(200, json=body, request=httpx.Request("GET", "http://x/health"))
+    found = {each.topic: each for each in running._health("http://x", health, 0.001)}
+    assert found["daemon"].verdict == "ok"
+    assert (found["degraded"].verdict, found["degraded"].text) == ("FAIL", "mesh: hangs")
+    for viewers, verdict in (({"websocket": 2}, "FAIL"), ({}, "ok")):
+        state = {"stage": "main", "character": "ada", "viewers": viewers, "fps": 12.0}
+        assert (
+            only(running._state(patient_with(), httpx.Response(200, json=state))).verdict == verdict
+        )
+
+
+def test_its_figures_are_summed_up() -> None:
+    """The latency that 99 of 100 stay below, what the cache saves, and each kind of failure."""
+    patient = patient_with()
+    metrics = PrometheusMetrics()
+    metrics.set(Metric.BUILD_INFO, 1, version="0.0.1", python="3", renderer="mesh", device="cpu")
+    for latency_s in (*[0.02] * 97, *[0.4] * 3):
+        metrics.observe(Metric.STARTED_SECONDS, latency_s, stage="main")
+    metrics.count(Metric.CACHE_HITS, 3)
+    metrics.count(Metric.CACHE_MISSES, 1)
+    metrics.count(Metric.EVICTIONS, 2, kind="mjpeg")
+    running._read_samples(patient, metrics.render().decode())
+    version, reaction, cache, *counted = running._figures(patient)
+    assert (version.verdict, "0.0.1" in version.text) == ("note", True)
+    assert (reaction.verdict, "500 ms" in reaction.text) == ("note", True)
+    assert cache.text.startswith("75%")
+    assert [each.text for each in counted] == [
+        "2 viewers were dropped because they stopped reading since the start"
+    ]
+
+
+@pytest.mark.parametrize(("median_ms", "verdict"), [(5.0, "ok"), (28.0, "note"), (40.0, "FAIL")])
+def test_a_machine_that_does_not_keep_up_is_told(median_ms: float, verdict: str) -> None:
+    """A frame has to be drawn well within its period."""
+    assert speed._judge("drawn", median_ms, 1000.0 / 30.0).verdict == verdict
 
 
 def test_what_is_not_default_is_listed() -> None:
