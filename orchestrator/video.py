@@ -189,5 +189,5 @@ def _installed(path: Path, container: _Container) -> _Encoder:
             return encoder
     names = " or ".join(encoder.name for encoder in container.encoders)
     raise ConfigError(
-        str(path), f"this PyAV has no encoder {names}; the wheels of PyPI have: {INSTALL}"
+        str(path), f"this PyAV has no encoder {names}; the one of its own wheels has: {INSTALL}"
     )

@@ -1,6 +1,6 @@
 """Frames with times of their own on a grid of constant rate."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.constant_rate import ConstantRate, Place
@@ -88,6 +88,7 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(steps, st.sampled_from([1.0, 10.0, 29.97, 60.0]), st.none() | st.integers(1, 50))
 def test_every_place_has_exactly_one_frame(
     steps: list[tuple[float, float]], fps: float, most: int | None

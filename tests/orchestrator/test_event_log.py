@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.event_codec import decode
@@ -114,6 +114,7 @@ messages = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(messages, number, st.none() | number)
 def test_what_is_logged_is_read_to_the_last_bit(
     message: Any, t_s: float, after_s: float | None
