@@ -172,8 +172,10 @@ class MediaBridgeSink:
         try:
             self._stage.attach(self)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            # Who gives a connection up cuts it, which the others then complain about.
+            for task in reversed(tasks):
+                if task in done:
+                    task.result()
         finally:
             self._stage.detach(self)
             for task in tasks:

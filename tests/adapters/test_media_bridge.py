@@ -59,6 +59,15 @@ async def pushing(url: str, token: str | None = None, **limits: Any) -> AsyncIte
             await task
 
 
+@asynccontextmanager
+async def logged(event: str) -> AsyncIterator[list[Any]]:
+    """The lines of that event, complete after the block."""
+    lines: list[Any] = []
+    with structlog.testing.capture_logs() as captured:
+        yield lines
+    lines += [line for line in captured if line["event"] == event]
+
+
 @pytest.fixture
 async def bridge() -> AsyncIterator[FakeMediaBridge]:
     async with FakeMediaBridge() as made:
@@ -155,8 +164,11 @@ async def test_a_receiver_that_is_away_is_found_when_it_is_back(bridge: FakeMedi
 
 
 async def test_a_receiver_that_stalls_is_given_up(bridge: FakeMediaBridge) -> None:
-    """It keeps the connection and reads nothing: after the limit a new one is made."""
-    async with pushing(bridge.url, stall_s=0.4) as running:
+    """It keeps the connection and reads nothing: after the limit a new one is made, and why."""
+    async with (
+        pushing(bridge.url, stall_s=0.4) as running,
+        logged("media_bridge_lost") as lost,
+    ):
         await until(lambda: running.connected and bridge.connections)
         bridge.stall()
         while bridge.accepted == 1:
@@ -167,6 +179,7 @@ async def test_a_receiver_that_stalls_is_given_up(bridge: FakeMediaBridge) -> No
         running.stage.publish(b"after")
         await until(lambda: any(image == b"after" for _, image in bridge.received))
         bridge.drop()
+    assert lost[0]["reason"] == "SinkError: took nothing for 0.4 s"
 
 
 async def test_a_half_open_connection_is_noticed_without_traffic(bridge: FakeMediaBridge) -> None:
