@@ -25,7 +25,7 @@ from pipeline.types import FaceControls, Image, Portrait
 log = structlog.get_logger()
 
 # On a CPU every frame takes seconds and all cores: what keeps the stream going comes first.
-_NICENESS: Final = 10
+_NICENESS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)

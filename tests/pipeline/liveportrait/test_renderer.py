@@ -23,7 +23,7 @@ from tests.fakes.liveportrait_weights import Array
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-PATIENCE_S = 120.0
+PATIENCE_S = 250.0
 pytestmark = pytest.mark.timeout(300.0)
 
 
