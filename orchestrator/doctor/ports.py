@@ -63,6 +63,8 @@ def _port(protocol: str, host: str, port: int, key: str, *, ours: bool) -> Diagn
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
+        if ours:  # without /proc nobody says whose it is, but it has answered
+            return Diagnosis("ok", protocol, f"{port} is in use by the daemon")
         text = f"{host}:{port} cannot be listened on: {error.strerror or error}"
         return Diagnosis("FAIL", protocol, text, f"choose another {key} or host")
     return Diagnosis("ok", protocol, f"{host}:{port} is free")

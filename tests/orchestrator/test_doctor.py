@@ -18,7 +18,7 @@ import structlog
 from websockets.sync.server import ServerConnection, serve
 
 from adapters.metrics import PrometheusMetrics
-from orchestrator.doctor import connections, graphics, machine, running, service, speed
+from orchestrator.doctor import connections, graphics, machine, ports, running, service, speed
 from orchestrator.doctor.command import SECTIONS, doctor
 from orchestrator.doctor.connections import Line, dial
 from orchestrator.doctor.patient import Patient
@@ -272,6 +272,16 @@ def test_who_has_a_port_is_named() -> None:
     assert inodes_of("tcp", port) == set()
     assert only(section.look(patient_with(AVATAR_SERVER__PORT=str(port)))).verdict == "ok"
     assert holders({"0"}) == [Holder(None)]
+
+
+def test_a_port_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kernel does not say who has it; a daemon that has answered has it rightly."""
+    monkeypatch.setattr(ports, "inodes_of", lambda *_: set())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        patient = patient_with(AVATAR_SERVER__PORT=str(server.getsockname()[1]))
+        assert only(ports.look(patient)).verdict == "FAIL"
+        patient.samples["avatar_viewers", frozenset({("stage", "main")})] = 0.0
+        assert only(ports.look(patient)).verdict == "ok"
 
 
 @pytest.mark.parametrize(
