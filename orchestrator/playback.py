@@ -12,7 +12,7 @@ from orchestrator.event_log_reader import Message, Run, Step
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.idle import IdleLife
 from orchestrator.expression.performance import Performance
-from orchestrator.expression.sequencer import Sequencer
+from orchestrator.expression.sequencer import FaceSample, Sequencer
 from pipeline.errors import InvalidEventError
 from pipeline.types import FaceControls
 
@@ -64,8 +64,7 @@ class Playback:
         while self._next < len(steps) and _is_past(steps[self._next], due_s):
             self._take(steps[self._next])
             self._next += 1
-        sample, controls = face_at(self._sequencer, self._performance, due_s)
-        self._sampled_s = due_s
+        sample, controls = self._sample(due_s)
         return Moment(sample.weights, controls, sample.newest, self._character)
 
     def over(self, now_s: float) -> bool:
@@ -74,12 +73,15 @@ class Playback:
             return False
         return not self._sequencer.cues(now_s)
 
+    def _sample(self, due_s: float) -> tuple[FaceSample, FaceControls]:
+        self._sampled_s = due_s
+        return face_at(self._sequencer, self._performance, due_s)
+
     def _take(self, step: Step) -> None:
         if step.after_s is not None and step.after_s > self._sampled_s:
             # The stage had sampled this moment already, so the step acts from then on, although
             # there is no frame of it at this rate.
-            self._sequencer.sample(step.after_s)
-            self._sampled_s = step.after_s
+            self._sample(step.after_s)
         match step:
             case CharacterLine():
                 self._character = step
