@@ -1,6 +1,6 @@
 /** The cues on the face and those that wait, with phase and remaining time. */
 
-import { byId, duration, make, write } from "./dom.js";
+import { byId, make, write } from "./dom.js";
 import { colourOf, onSchemeChange } from "./palette.js";
 
 const TICK_MS = 100;
@@ -90,5 +90,5 @@ export class Cues {
 
 function leftText(phase, left) {
   if (left === null) return phase === "hold" ? "until replaced" : "";
-  return `${duration(left)} left`;
+  return `${(left / 1000).toFixed(1)} s left`;
 }

@@ -25,7 +25,9 @@ const FIGURES_EVERY_MS = 250;
 const POLL_BUSY_MS = 250;
 const POLL_IDLE_MS = 1_000;
 const SLOW_POLL_MS = 5_000;
+const NOT_FOUND = 404;
 const VISIBLE_WEIGHT = 0.05;
+const DEGRADED_SHOWN_MS = 2_500; // long enough to be read, also where it was one frame
 const CHANGES_CUES = /^(emotion\.(accepted|finished|superseded|expired)|interrupt\.done|text\.clean|(state|mood)\.ok|character\.switched)$/;
 const SPOKEN = new Set(["emotion.started", "emotion.rejected", "emotion.expired", "error"]);
 
@@ -49,7 +51,8 @@ const tabs = new Tabs(byId("tabs"));
 const shortcuts = new Shortcuts();
 let snapshot = null;
 let health = null;
-let degraded = null;
+let degraded = null; // why the picture is a fallback, or was a moment ago
+let degradedAt = -Infinity;
 let polledAt = -Infinity;
 let polling = false;
 let slowAt = -Infinity;
@@ -64,7 +67,9 @@ session.addEventListener("received", ({ detail }) => answered(detail));
 session.addEventListener("frame", ({ detail }) => arrived(detail));
 session.addEventListener("drawn", ({ detail }) => shown(detail));
 session.addEventListener("link", () => {
-  if (["waiting", "closed"].includes(session.viewer.connection.state)) broken();
+  const { state, reason } = session.viewer.connection;
+  if (["waiting", "closed"].includes(state)) broken();
+  if (state === "refused" && reason?.status === NOT_FOUND) stages.refresh(); // to choose another from
 });
 cast.addEventListener("change", () => stages.offer(cast.characters));
 cast.addEventListener("dropped", () => tabs.show("cast"));
@@ -95,6 +100,7 @@ function go(stage, { remembered = false } = {}) {
 /** Nothing of another stage is shown as if it were of this one. */
 function forget() {
   snapshot = degraded = null;
+  degradedAt = -Infinity;
   sculpt.letGo();
   cues.update(null);
   broken();
@@ -110,7 +116,7 @@ function broken() {
 }
 
 function greet(hello) {
-  degraded = hello.renderer?.degraded ?? null;
+  noteDegraded(hello.renderer?.degraded ?? null);
   weights.labels = Object.keys(hello.emotions);
   intervals.fps = hello.fps;
   for (const each of [emotions, being, sculpt, cast]) each.offer(hello);
@@ -209,8 +215,7 @@ function arrived(frame) {
 function shown(header) {
   statistics.drawn(header);
   emotions.show(header.emotion);
-  degraded = header.degraded;
-  showDegraded();
+  noteDegraded(header.degraded);
   write(byId("caption"), describe(header.emotion));
   link.update();
 }
@@ -227,6 +232,7 @@ async function poll() {
     being.update(found);
     sculpt.update(found);
     cast.on(found.character);
+    noteDegraded(found.renderer.degraded);
   } catch {
     // The link says what is wrong with the connection.
   } finally {
@@ -270,6 +276,13 @@ function describe(face) {
     .sort(([, one], [, other]) => other - one);
   if (!strongest.length) return "neutral";
   return strongest.map(([label, weight]) => `${label} ${Math.round(weight * 100)} %`).join("  ·  ");
+}
+
+function noteDegraded(reason) {
+  const now = performance.now();
+  if (reason) [degraded, degradedAt] = [reason, now];
+  else if (now - degradedAt > DEGRADED_SHOWN_MS) degraded = null;
+  showDegraded();
 }
 
 function showDegraded() {

@@ -136,10 +136,11 @@ async def test_phone(studio_daemon: StudioDaemon, visit: Visit, scheme: str) -> 
 
 
 async def test_token_and_stage_go_to_the_sockets(studio_daemon: StudioDaemon, visit: Visit) -> None:
-    """What the page's address says about token and stage is passed on to both sockets."""
+    """Token and stage of the page's address go to both sockets; the token leaves the address."""
     async with visit(f"{studio_daemon.url}?token=s%26cret&stage=main") as studio:
         assert len(studio.sockets) == 2
         assert all("token=s%26cret" in url and "stage=main" in url for url in studio.sockets)
+        assert studio.page.url == f"{studio_daemon.url}?stage=main"
 
 
 async def test_a_wrong_stage_is_named(studio_daemon: StudioDaemon, visit: Visit) -> None:
@@ -174,13 +175,23 @@ async def test_broken_frames_are_refused(studio_daemon: StudioDaemon, visit: Vis
 
 
 async def test_the_page_comes_back_with_the_daemon(tmp_path: Path, visit: Visit) -> None:
-    """Without the token the page says what is missing; with it, it outlives a daemon's restart."""
+    """Without the token the page asks for it; with it, it outlives a daemon's restart."""
     own = StudioDaemon(tmp_path, AVATAR_AUTH__TOKEN="s&cret")
     try:
         own.start()
         async with visit(own.url, live=False) as stranger:
             await stranger.until("refused")
             assert "token" in await stranger.page.inner_text("#veil-text")
+            await stranger.page.fill("#token", "guessed")
+            await stranger.page.click("#token-form button")
+            await stranger.page.get_by_text("The daemon does not know this token").wait_for()
+            await stranger.page.fill("#token", "s&cret")
+            await stranger.page.click("#token-form button")
+            await stranger.until("live")
+            await stranger.page.reload()
+            await stranger.until("live")
+            await stranger.page.wait_for_selector("#characters img[src^='blob:']", state="attached")
+            assert "cret" not in stranger.page.url
 
         async with visit(f"{own.url}?token=s%26cret") as studio:
             own.stop(signal.SIGKILL)

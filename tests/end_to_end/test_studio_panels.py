@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -430,3 +431,18 @@ async def test_a_page_in_the_background_rests(studio_daemon: StudioDaemon, visit
         await page.wait_for_function(
             "document.getElementById('viewers').textContent === '1'", timeout=WAIT_MS
         )
+
+
+async def test_a_fallback_picture_is_announced(tmp_path: Path, visit: Visit) -> None:
+    """Where the renderer is too late, picture and figures say so."""
+    slow = StudioDaemon(
+        tmp_path, AVATAR_RENDERER__DEADLINE_MS="1", AVATAR_CACHE__MAX_BYTES=str(2**20)
+    )
+    try:
+        slow.start()
+        async with visit(slow.url) as studio:
+            await studio.page.keyboard.press("4")
+            await text_of(studio, "#degraded", "Fallback picture: mesh: no frame within 1 ms")
+            await text_of(studio, "#renderer-note", "degraded")
+    finally:
+        slow.stop()
