@@ -6,11 +6,13 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from adapters.reception import FIRST_REQUEST_S, Reception
 from pipeline.errors import ConfigError
 
 BACKLOG: Final = 1024  # connections that the kernel holds for us: a crowd of viewers at once
@@ -18,13 +20,20 @@ BACKLOG: Final = 1024  # connections that the kernel holds for us: a crowd of vi
 _NO_SUCH_ADDRESS: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _KEEP_ALIVE_S: Final = 75.0
 _LINGER_S: Final = 2.0  # how long the rest of a refused body is read and discarded
+_TLS_GOODBYE_S: Final = 2.0
 
 
 class HttpServer:
     """An application that is being served."""
 
-    def __init__(self, runner: web.AppRunner, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        listening: list[asyncio.Server],
+        sockets: list[socket.socket],
+    ) -> None:
         self._runner = runner
+        self._listening = listening
         self._addresses = [each.getsockname()[:2] for each in sockets]
 
     @property
@@ -39,6 +48,8 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stop listening, let requests end for `shutdown_s`, then cut them off; idempotent."""
+        for each in self._listening:
+            each.close()
         await self._runner.cleanup()
 
 
@@ -49,6 +60,9 @@ async def serve(
     *,
     tcp_user_timeout_s: float = 15.0,
     shutdown_s: float = 2.0,
+    tls: ssl.SSLContext | None = None,
+    most: int | None = None,
+    first_request_s: float = FIRST_REQUEST_S,
 ) -> HttpServer:
     """Listen, and serve until the returned server is closed.
 
@@ -57,28 +71,47 @@ async def serve(
         port: TCP port; 0 takes a free one.
         tcp_user_timeout_s: the kernel drops a client that acknowledges nothing for so long.
         shutdown_s: what running requests get when the server is closed.
+        tls: speak TLS with this; None speaks plainly.
+        most: connections at a time; those beyond are hung up on. None is as many as come.
+        first_request_s: time for a new connection to ask for something, and before that for
+            its TLS handshake.
 
     Raises:
         ConfigError: cannot listen there; names `server.host` or `server.port`.
     """
     sockets = await _listen(host, port, tcp_user_timeout_s)
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        logger=_server_log(),
-        keepalive_timeout=_KEEP_ALIVE_S,
-        lingering_time=_LINGER_S,
-        shutdown_timeout=shutdown_s,
-    )
+    runner = web.AppRunner(application, shutdown_timeout=shutdown_s)
+    listening: list[asyncio.Server] = []
     try:
         await runner.setup()
+        assert runner.server is not None
+        reception = Reception(
+            runner.server,
+            most=most,
+            first_request_s=first_request_s,
+            access_log=None,
+            logger=_server_log(),
+            keepalive_timeout=_KEEP_ALIVE_S,
+            lingering_time=_LINGER_S,
+        )
+        loop = asyncio.get_running_loop()
         for each in sockets:
-            await web.SockSite(runner, each, backlog=BACKLOG).start()
+            server = await loop.create_server(
+                reception,
+                sock=each,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else first_request_s,
+                ssl_shutdown_timeout=None if tls is None else _TLS_GOODBYE_S,
+            )
+            listening.append(server)
     except BaseException:
+        for server in listening:
+            server.close()
         await runner.cleanup()
         _close_all(sockets)
         raise
-    return HttpServer(runner, sockets)
+    return HttpServer(runner, listening, sockets)
 
 
 async def _listen(host: str, port: int, tcp_user_timeout_s: float) -> list[socket.socket]:

@@ -37,6 +37,7 @@ from adapters.render_api import RenderEndpoint
 from adapters.sheet_api import SheetEndpoint
 from adapters.stages_api import StagesEndpoint
 from adapters.systemd import SystemdNotifier
+from adapters.tls import Certificate
 from adapters.viewer import Audience
 from adapters.vmc import VmcInput, check_host
 from orchestrator import __version__
@@ -96,6 +97,7 @@ EVENT_LOG_STOP_S: Final = 0.25
 RENDER_STOP_S: Final = 0.5
 HTTP_STOP_S: Final = 0.5
 GIL_SWITCH_S: Final = 0.0005
+# Beside the places for viewers and producers: half for other requests, half for our own files.
 SPARE_FILES: Final = 256
 PROBLEM_CHARS: Final = 400
 
@@ -114,6 +116,20 @@ def access_policy(settings: Settings) -> AccessPolicy:
         mode=settings.auth.mode,
         origins=settings.auth.allowed_origins,
         hosts=settings.auth.allowed_hosts,
+    )
+
+
+def certificate(settings: Settings) -> Certificate | None:
+    """What TLS is served with; None where it is not.
+
+    Raises:
+        ConfigError: the files of `server.tls_cert` and `server.tls_key` cannot be used.
+    """
+    if not settings.server.tls_cert:
+        return None
+    key = settings.server.tls_key
+    return Certificate(
+        Path(settings.server.tls_cert).expanduser(), Path(key).expanduser() if key else None
     )
 
 
@@ -163,6 +179,7 @@ class Daemon:
         self._clock = SystemClock()
         self._metrics = PrometheusMetrics()
         self._notifier = SystemdNotifier()
+        self._certificate = certificate(settings)
         self._store = character_store(settings)
         self._store.clean_up()
         self._emotions, self._characters = load_tables(settings, config_file, self._store)
@@ -290,13 +307,15 @@ class Daemon:
         self._stop.set()
 
     def reload(self) -> None:
-        """Read emotions and characters anew; a mistake in them keeps what runs."""
+        """Read certificate, emotions and characters anew; a mistake in them keeps what runs."""
         if self._not_ready is None and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self._reload(), name="reload")
 
     async def _reload(self) -> None:
         self._notifier.reloading()
         try:
+            if self._certificate is not None:
+                await asyncio.to_thread(self._certificate.renew)
             emotions, characters = await _there(self._cast).reread(self._read_tables)
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
@@ -358,6 +377,8 @@ class Daemon:
             settings.server.port,
             tcp_user_timeout_s=settings.server.tcp_user_timeout_s,
             shutdown_s=HTTP_STOP_S,
+            tls=None if self._certificate is None else self._certificate.context,
+            most=_most_connections(settings),
         )
         at_the_end("server", server.close, 2 * HTTP_STOP_S)
 
@@ -505,7 +526,8 @@ class Daemon:
     def _say_where_to_look(self, port: int) -> None:
         host = self._settings.server.host
         shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
-        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+        scheme = "http" if self._certificate is None else "https"
+        address = f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{port}"
         token = "-H 'Authorization: Bearer <token>' " if self._settings.auth.token else ""
         sys.stdout.write(
             f"\n  Watch the face:  {address}/\n  Make it smile:   "
@@ -605,6 +627,15 @@ def _allow_files(wanted: int) -> None:
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _most_connections(settings: Settings) -> int:
+    """As many as there are places, and some for other requests; fewer where files are scarce."""
+    wanted = settings.limits.viewers + settings.limits.producers + SPARE_FILES // 2
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, soft - SPARE_FILES // 2))
 
 
 def _freeze_garbage() -> None:

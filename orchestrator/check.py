@@ -213,11 +213,12 @@ def _vmc(settings: Settings) -> str:
 
 
 def _access(settings: Settings) -> str:
-    from orchestrator.app import access_policy
+    from orchestrator.app import access_policy, certificate
 
+    spoken = "plain HTTP" if certificate(settings) is None else "TLS"
     if access_policy(settings).needs_token:
-        return "clients must show the token"
-    return "no token is asked for"
+        return f"clients must show the token; {spoken}"
+    return f"no token is asked for; {spoken}"
 
 
 def _state(settings: Settings) -> str:

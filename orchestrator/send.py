@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import uuid
+from pathlib import Path
 from typing import Any, Final, TextIO
 from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
+from adapters.tls import pinned
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings
 from pipeline.errors import AvatarError
@@ -42,7 +45,8 @@ def send(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
     token = settings.auth.token
     headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
-        with connect(url, additional_headers=headers, open_timeout=5.0) as connection:
+        tls = None if options.url else own_tls(settings)
+        with connect(url, additional_headers=headers, open_timeout=5.0, ssl=tls) as connection:
             json.loads(connection.recv(timeout=5.0))  # hello
             connection.send(message)
             return _follow(connection, options.no_wait, out)
@@ -62,7 +66,18 @@ def own_url(settings: Settings) -> str:
     host = settings.server.host
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"ws://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+    scheme = "wss" if settings.server.tls_cert else "ws"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
+def own_tls(settings: Settings) -> ssl.SSLContext | None:
+    """How to speak TLS with that daemon, whatever name its certificate is for.
+
+    Raises:
+        ConfigError: its certificate cannot be read.
+    """
+    file = settings.server.tls_cert
+    return pinned(Path(file).expanduser()) if file else None
 
 
 def _follow(connection: ClientConnection, no_wait: bool, out: TextIO) -> int:

@@ -36,6 +36,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     tcp_user_timeout_s: PositiveSeconds = 15.0
+    tls_cert: str = ""
+    tls_key: str = ""
 
 
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -389,6 +391,8 @@ def _check_together(settings: Settings) -> None:
         problem = f"main and {len(settings.stages)} of [stages] are more than that"
         raise ConfigError("limits.stages", problem)
     auth, events = settings.auth, settings.events
+    if settings.server.tls_key and not settings.server.tls_cert:
+        raise ConfigError("server.tls_cert", "server.tls_key is set: its certificate is needed")
     if auth.token:
         _check_token("auth.token", auth.token)
     for place, address in enumerate(events.connect):

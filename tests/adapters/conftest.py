@@ -12,7 +12,13 @@ import pytest
 import uvloop
 
 # asyncio and uvloop buffer writes differently, and viewers live off what is buffered.
-ON_BOTH_LOOPS = {"test_frames_ws.py", "test_mjpeg.py", "test_events_ws.py", "test_vmc.py"}
+ON_BOTH_LOOPS = {
+    "test_frames_ws.py",
+    "test_mjpeg.py",
+    "test_events_ws.py",
+    "test_vmc.py",
+    "test_tls.py",
+}
 ON_UVLOOP = {"test_media_bridge.py", "test_events_client.py"}
 
 

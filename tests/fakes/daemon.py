@@ -122,7 +122,7 @@ class DaemonProcess:
 
     def _wait_for_port(self) -> int:
         for line in self._stdout_lines():
-            found = re.search(r"Watch the face:\s+http://127\.0\.0\.1:(\d+)/", line)
+            found = re.search(r"Watch the face:\s+https?://127\.0\.0\.1:(\d+)/", line)
             if found:
                 return int(found.group(1))
         raise AssertionError(f"it never said where to look; log: {self.log}")

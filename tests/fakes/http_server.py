@@ -68,6 +68,7 @@ async def served(
     limits: HttpLimits | None = None,
     extra_routes: Iterable[web.AbstractRouteDef] = (),
     studio_dir: Path = STUDIO_DIR,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Served]:
     """Serve on a free port of the loopback until the block ends."""
     daemon = daemon or FakeDaemon()
@@ -82,7 +83,7 @@ async def served(
         extra_routes=[*events.routes(), *extra_routes],
         studio_dir=studio_dir,
     )
-    server = await serve(application, "127.0.0.1", 0, shutdown_s=0.5)
+    server = await serve(application, "127.0.0.1", 0, shutdown_s=0.5, tls=tls)
     try:
         address = f"http://127.0.0.1:{server.port}"
         async with httpx.AsyncClient(base_url=address, verify=NO_TLS, trust_env=False) as http:
