@@ -11,12 +11,13 @@ from orchestrator.doctor.report import Diagnosis
 
 # These have sections of their own here.
 ELSEWHERE: Final = frozenset(
-    {"version", "settings", "gpu", "liveportrait", "port", "vmc", "access", "media bridge"}
+    {"version", "settings", "gpu", "liveportrait", "port", "vmc", "media bridge"}
     | {"publishers", "face trackers"}
 )
 ADVICE: Final = {
     "files": "mend the file; the sentence names the key",
     "character": "name one of those that are there in stage.character, or mend its folder",
+    "access": "the sentence names the key; the daemon ends with status 78",
     "renderer": 'renderer.backend = "auto" runs with what there is',
     "state": "let the daemon's user write there, or name another folder in state.dir",
     "weights": "avatar-orchestrator models download",

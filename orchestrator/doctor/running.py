@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,11 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator import __version__
 from orchestrator.doctor.patient import Patient
 from orchestrator.doctor.report import Diagnosis
-from orchestrator.send import own_url
+from orchestrator.send import own_tls, own_url
+from pipeline.errors import ConfigError
 
 ANSWER_S: Final = 3.0
 SLOW_S: Final = 0.5
 SLOW_START_S: Final = 0.15
+SOON_DAYS: Final = 14.0
 # Failures of any kind that are worth a line, with what to do about them.
 COUNTED: Final = (
     ("render_failures_total", "frames could not be drawn", "see the log: `renderer_degraded`"),
@@ -36,12 +39,24 @@ def look(patient: Patient) -> Iterator[Diagnosis]:
     url = own_url(settings).replace("ws", "http", 1)
     token = settings.auth.token
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        tls = own_tls(settings) or True
+    except ConfigError as error:
+        yield Diagnosis("FAIL", "tls", str(error), "name a file that this user may read")
+        return
     # A proxy of the environment has no part in this.
-    with httpx.Client(base_url=url, headers=headers, timeout=ANSWER_S, trust_env=False) as client:
+    with httpx.Client(
+        base_url=url, headers=headers, timeout=ANSWER_S, verify=tls, trust_env=False
+    ) as client:
         began_s = time.monotonic()
         try:
             answer = client.get("/health")
-        except httpx.ConnectError:
+        except httpx.ConnectError as error:
+            if "SSL" in str(error):
+                text = f"{url}: no TLS with server.tls_cert: {error}"
+                advice = "renew the certificate; SIGHUP has the daemon read it again"
+                yield Diagnosis("FAIL", "tls", text, advice)
+                return
             text = f"nothing answers on {url}: no daemon of these settings runs"
             yield Diagnosis("note", "daemon", text, "avatar-orchestrator run, or the service")
             return
@@ -50,6 +65,7 @@ def look(patient: Patient) -> Iterator[Diagnosis]:
             yield Diagnosis("FAIL", "daemon", text, "it hangs, or another program has the port")
             return
         yield from _health(url, answer, time.monotonic() - began_s)
+        yield from _certificate(answer)
         if _is_ours(answer):
             yield from _more(patient, client)
 
@@ -82,6 +98,20 @@ def _health(url: str, answer: httpx.Response, took_s: float) -> Iterator[Diagnos
     if body["degraded"]:
         advice = "frames are a stand-in's or a lower renderer's until this is mended"
         yield Diagnosis("FAIL", "degraded", str(body["degraded"]), advice)
+
+
+def _certificate(answer: httpx.Response) -> Iterator[Diagnosis]:
+    secured = answer.extensions["network_stream"].get_extra_info("ssl_object")
+    if secured is None:
+        return
+    ends_s = ssl.cert_time_to_seconds(secured.getpeercert()["notAfter"])
+    days = (ends_s - time.time()) / 86400.0
+    text = f"{secured.version()}; the certificate is good for {days:.0f} more days"
+    if days < SOON_DAYS:
+        advice = "renew it in time; SIGHUP has the daemon read it again"
+        yield Diagnosis("note", "tls", text, advice)
+    else:
+        yield Diagnosis("ok", "tls", text)
 
 
 def _more(patient: Patient, client: httpx.Client) -> Iterator[Diagnosis]:
