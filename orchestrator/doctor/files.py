@@ -11,8 +11,7 @@ from orchestrator.doctor.report import Diagnosis
 
 # These have sections of their own here.
 ELSEWHERE: Final = frozenset(
-    {"version", "settings", "gpu", "liveportrait", "port", "vmc", "media bridge"}
-    | {"publishers", "face trackers"}
+    {"version", "settings", "gpu", "liveportrait", "port", "vmc", "publishers", "media bridge"}
 )
 ADVICE: Final = {
     "files": "mend the file; the sentence names the key",

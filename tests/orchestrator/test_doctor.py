@@ -18,7 +18,17 @@ import structlog
 from websockets.sync.server import ServerConnection, serve
 
 from adapters.metrics import PrometheusMetrics
-from orchestrator.doctor import connections, graphics, machine, ports, running, service, speed
+from orchestrator import check
+from orchestrator.doctor import (
+    connections,
+    files,
+    graphics,
+    machine,
+    ports,
+    running,
+    service,
+    speed,
+)
 from orchestrator.doctor.command import SECTIONS, doctor
 from orchestrator.doctor.connections import Line, dial
 from orchestrator.doctor.patient import Patient
@@ -319,6 +329,23 @@ def test_the_log_is_summed_up() -> None:
     assert len(shown) == service.SHOWN
     assert "reason=late" in shown[0].text
     assert only(service.judge_log(lines[:2])).verdict == "ok"
+
+
+def test_what_check_finds_is_left_out_only_where_it_is_looked_at_more_closely(
+    tmp_path: Path,
+) -> None:
+    """Each topic that is left out is one of `check`; emotions, characters and access are kept."""
+    patient = patient_with(
+        AVATAR_STATE__DIR=str(tmp_path),
+        AVATAR_SERVER__PORT="0",
+        AVATAR_VMC__PORT="18420",
+        AVATAR_EVENTS__CONNECT='["ws://127.0.0.1:1/"]',
+    )
+    topics = {each.topic for each in check.findings(patient.known, patient.config)}
+    assert topics >= files.ELSEWHERE
+    kept = {each.topic for each in files.look(patient)}
+    assert kept == topics - files.ELSEWHERE
+    assert kept >= {"emotions", "character", "renderer", "state", "access"}
 
 
 # --- connections --------------------------------------------------------------------------
