@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # torch draws, the other two find the face in the photo.
 PACKAGES: Final = ("torch", "onnxruntime", "insightface")
-INSTALL: Final = 'pip install "avatar-orchestrator[liveportrait]"'
+INSTALL: Final = "pip install '.[liveportrait]' in the checkout"
 
 
 def choose_renderers(settings: Settings) -> tuple[tuple[RendererSource, ...], str]:
