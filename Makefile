@@ -1,13 +1,15 @@
 # make run   start the daemon        make test   run the whole suite
 # make bench print the tables        make lint   format, lint and type checks
 # make bench-liveportrait            LivePortrait's: BENCH="--device cuda --weights DIR"
+# make fuzz  a million messages that nobody would send: FUZZ="--messages 1000 --seed 7"
+# make chaos break it on purpose     make soak   an hour under load: SOAK="--minutes 2"
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test bench bench-liveportrait lint format clean
+.PHONY: run test bench bench-liveportrait chaos soak fuzz lint format clean
 
 run: $(VENV)/.core
 	@$(BIN)/avatar-orchestrator run
@@ -20,6 +22,15 @@ bench: $(VENV)/.all
 
 bench-liveportrait: $(VENV)/.all
 	$(BIN)/python -m tests.benchmarks.liveportrait $(BENCH)
+
+chaos: $(VENV)/.all
+	$(BIN)/python -m tests.chaos $(CHAOS)
+
+soak: $(VENV)/.all
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
+
+fuzz: $(VENV)/.all
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(VENV)/.all
 	$(BIN)/ruff format --check .

@@ -1,0 +1,41 @@
+"""Ten thousand messages that nobody would send; `make fuzz` sends a million."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from tests.fakes.daemon import DaemonProcess
+from tests.fuzz.codec import through_codec
+from tests.fuzz.messages import KINDS, Fuzzer
+from tests.fuzz.sockets import SETTINGS, through_daemon
+
+SEED = 20_260_721
+
+
+def test_every_kind_of_message_is_tried_in_every_way() -> None:
+    """A fuzzer that makes nothing but garbage, or nothing but what is right, finds nothing."""
+    made = list(itertools.islice(Fuzzer(SEED), 3000))
+    for kind in KINDS:
+        assert sum(f'"type": "{kind}"'.encode() in data for data in made) > 50, kind
+    assert made == list(itertools.islice(Fuzzer(SEED), 3000))
+
+
+def test_whatever_comes_is_read_or_refused() -> None:
+    """By the codec, with an error that names what is wrong; none takes long."""
+    outcome = through_codec(SEED, 7000)
+    assert outcome.read > 700
+    assert min(outcome.refused[code] for code in ("invalid_json", "invalid_message")) > 700
+    assert outcome.refused["unknown_type"] > 20
+    assert outcome.slowest_s < 1.0
+
+
+async def test_a_daemon_answers_every_bad_message_and_is_not_changed(tmp_path: Path) -> None:
+    """Over a socket: one error each, the face at rest, every accepted cue with one ending."""
+    with DaemonProcess(tmp_path, **SETTINGS) as daemon:
+        sent = await through_daemon(daemon, SEED + 1, 3000)
+        assert not [line for line in daemon.log if line.get("level") in {"error", "critical"}]
+    assert sent.bad.total() > 1500
+    assert sent.good > 300
+    assert sent.accepted > 20
+    assert sent.rss_growth_bytes < 64 * 2**20
