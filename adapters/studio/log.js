@@ -18,7 +18,9 @@ const BAD = new Set(["emotion.rejected", "error", "emotion.expired", "offline", 
 export class MessageLog {
   #list = byId("log");
   #entries = new Ring(MAX_KEPT);
+  #shown = new WeakMap(); // line -> its entry
   #labels = new Map(); // id of a cue -> its emotion
+  #controls = null; // the newest entry, while it is one of controls
   #following = true; // until somebody scrolls up to read
   #paused = false;
   #raw = recall("log-raw") === "on";
@@ -40,6 +42,7 @@ export class MessageLog {
 
   clear() {
     this.#entries.clear();
+    this.#controls = null;
     this.#following = true;
     this.#pause(false);
   }
@@ -54,12 +57,17 @@ export class MessageLog {
     const label = message.emotion ?? null;
     if (message.type === "emotion") this.#note(message.id, message.emotion ?? Object.keys(message.mix ?? {})[0]);
     const entry = { way: "sent", kind: message.type, text: sentSentence(message), label, json: json(message) };
-    const last = this.#entries.at(-1);
-    if (message.type !== "controls" || last?.kind !== "controls") {
-      this.#add({ ...entry, times: 1 });
+    if (message.type !== "controls") {
+      this.#add(entry);
       return;
     }
-    // Thirty of them a second: they share a line.
+    // Thirty of them a second: they share a line until something else happens.
+    const last = this.#controls;
+    if (!last) {
+      this.#add({ ...entry, times: 1 });
+      this.#controls = this.#entries.at(-1);
+      return;
+    }
     Object.assign(last, entry, { times: last.times + 1 });
     if (!this.#paused && last.line) this.#fill(last);
   }
@@ -82,11 +90,12 @@ export class MessageLog {
     if (this.#labels.size > MAX_LABELS) this.#labels.delete(this.#labels.keys().next().value);
   }
 
+  /** Polls would soon be all that is kept, so they are only while somebody wants to see them. */
   #add(entry) {
+    if (POLLS.has(entry.kind) && byId("log-kind").value !== "polls") return;
     entry.at = new Date();
     entry.line = null;
-    const oldest = this.#entries.length === MAX_KEPT ? this.#entries.at(0) : null;
-    if (oldest) oldest.line = null;
+    this.#controls = null;
     this.#entries.push(entry);
     if (this.#paused) {
       this.#missed += 1;
@@ -109,9 +118,14 @@ export class MessageLog {
   #append(entry) {
     const line = make("li", {}, make("time"), make("i", { "aria-hidden": "true" }), make("b"), make("span"));
     entry.line = line;
+    this.#shown.set(line, entry);
     this.#fill(entry);
     this.#list.append(line);
-    while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > MAX_LINES) {
+      const oldest = this.#list.firstElementChild;
+      oldest.remove();
+      this.#shown.get(oldest).line = null;
+    }
   }
 
   #fill(entry) {

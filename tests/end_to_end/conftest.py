@@ -10,11 +10,14 @@ import pytest
 
 from tests.fakes.studio import DESKTOP, Chromium, Studio, StudioDaemon, Visit
 
+# Pages are drawn by the processor here, so small pictures save most of the time.
+SMALL = {"AVATAR_STAGE__WIDTH": "256", "AVATAR_STAGE__HEIGHT": "256", "AVATAR_STAGE__FPS": "20"}
+
 
 @pytest.fixture(scope="module")
 def studio_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioDaemon]:
     """A running daemon, the same for the tests of a module."""
-    running = StudioDaemon(tmp_path_factory.mktemp("state"))
+    running = StudioDaemon(tmp_path_factory.mktemp("state"), **SMALL)
     try:
         running.start()
         yield running

@@ -178,17 +178,17 @@ async def test_stages(studio_daemon: StudioDaemon, visit: Visit) -> None:
         await page.fill("#stage-width", "63")
         await page.click("#stage-form [type=submit]")
         await text_of(studio, ".field:has(> #stage-width) .error", "even number from 64 to 2048")
-        await page.fill("#stage-width", "256")
-        await page.fill("#stage-height", "256")
+        await page.fill("#stage-width", "192")
+        await page.fill("#stage-height", "192")
         await page.click("#stage-form [type=submit]")
         row = page.locator("#stages li[data-stage=lobby]")
         await row.get_by_role("button", name="Watch").click(timeout=WAIT_MS)
         await text_of(
-            studio, "#stages li[data-stage=lobby] small", "this one · astronaut · 256 × 256"
+            studio, "#stages li[data-stage=lobby] small", "this one · astronaut · 192 × 192"
         )
         await studio.until("live")
         await expect(page.locator("#face-canvas")).to_have_attribute(
-            "width", "256", timeout=WAIT_MS
+            "width", "192", timeout=WAIT_MS
         )
         assert "stage=lobby" in page.url
         assert await page.input_value("#stage-select") == "lobby"
@@ -318,7 +318,7 @@ async def test_measurements(studio_daemon: StudioDaemon, visit: Visit) -> None:
         for wanted in (
             "avatar-orchestrator",
             "mesh on cpu",
-            "512 × 512",
+            "256 × 256",
             "Frame cache",
             "1 websocket",
         ):
