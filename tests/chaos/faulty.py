@@ -1,0 +1,158 @@
+"""The daemon with a renderer that fails to order, and a wall clock that can be set.
+
+`python -m tests.chaos.faulty [ORDER ...]` runs as `avatar-orchestrator run` does. Orders are taken
+from the command line before the start, and from the standard input, one a line:
+
+    well          draw as the mesh renderer does
+    raise, memory, shape, exit, lost
+                  raise an error, run out of memory, draw the wrong shape, end the thread that
+                  draws, say that the device is gone; every time, until told otherwise
+    hang          never come back from a frame, until told otherwise
+    busy SECONDS  take at least so long for each frame, all of it at work
+    load SECONDS  take so long to be loaded (before the start)
+    aside         be the wanted one of two, loaded in the background (before the start)
+    clock SECONDS set the wall clock to so much more than the real one
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+import orchestrator.app
+from orchestrator.app import run_daemon
+from orchestrator.settings import Settings, load_settings
+from pipeline.errors import ConfigError, DeviceLostError
+from pipeline.mesh.renderer import MeshRenderer
+from pipeline.ports import PreparedPortrait
+from pipeline.render_host import RendererSource
+from pipeline.types import FaceControls, Image, Portrait
+
+FOR_EVER_S = 600.0
+
+
+class Orders:
+    """What the renderer is to do from now on; any thread may ask."""
+
+    def __init__(self) -> None:
+        self.load_s = 0.0
+        self.aside = False
+        self._fault = "well"
+        self._seconds = 0.0
+        self._healed = threading.Event()
+        self._wall_clock = time.time
+
+    def take(self, line: str) -> None:
+        """Obey one line."""
+        order, _, argument = line.strip().partition(" ")
+        match order:
+            case "clock":
+                offset_s, real = float(argument), self._wall_clock
+                time.time = lambda: real() + offset_s
+            case "load":
+                self.load_s = float(argument)
+            case "aside":
+                self.aside = True
+            case _:
+                self._seconds = float(argument or 0.0)
+                self._healed.set()
+                self._healed = threading.Event()
+                self._fault = order
+
+    def obey(self, draw: Callable[[], Image]) -> Image:
+        """Draw a frame, or fail at it."""
+        match self._fault:
+            case "raise":
+                raise ValueError("told to fail")
+            case "memory":
+                raise MemoryError("told to have none")
+            case "lost":
+                raise DeviceLostError("told that the device is gone")
+            case "exit":
+                raise SystemExit("told to end the thread")
+            case "shape":
+                return np.zeros((3, 3, 3), np.uint8)
+            case "hang":
+                self._healed.wait(FOR_EVER_S)
+            case "busy":
+                return _busily(draw, self._seconds)
+        return draw()
+
+
+def _busily(draw: Callable[[], Image], seconds: float) -> Image:
+    """Draw, and keep the core at work until the time is over, as a larger picture would."""
+    end_s = time.perf_counter() + seconds
+    image = draw()
+    field = np.ones((256, 256), np.float32)
+    while time.perf_counter() < end_s:
+        np.sqrt(field, out=field)
+    return image
+
+
+class FaultyRenderer:
+    """The mesh renderer under orders."""
+
+    def __init__(self, name: str, orders: Orders) -> None:
+        time.sleep(orders.load_s)
+        self._orders = orders
+        self._mesh = MeshRenderer(None)
+        self.name = name
+        self.device = self._mesh.device
+
+    def prepare(self, portrait: Portrait) -> PreparedPortrait:
+        return self._mesh.prepare(portrait)
+
+    def render(
+        self, prepared: PreparedPortrait, controls: FaceControls, size_px: tuple[int, int]
+    ) -> Image:
+        return self._orders.obey(lambda: self._mesh.render(prepared, controls, size_px))
+
+    def close(self) -> None:
+        self._mesh.close()
+
+
+def main() -> int:
+    """Run until SIGTERM.
+
+    Returns:
+        The exit status.
+    """
+    orders = Orders()
+    for order in sys.argv[1:]:
+        orders.take(order)
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+
+    def choose(settings: Settings) -> tuple[tuple[RendererSource, ...], str]:
+        mesh = RendererSource(
+            "mesh", partial(MeshRenderer, None), prepares_aside=True, by_size=True
+        )
+        if orders.aside:
+            wanted = RendererSource(
+                "faulty", partial(FaultyRenderer, "faulty", orders), background=True
+            )
+            return (wanted, mesh), "a test"
+        faulty = RendererSource(
+            "mesh", partial(FaultyRenderer, "mesh", orders), prepares_aside=True, by_size=True
+        )
+        return (faulty,), "a test"
+
+    orchestrator.app.choose_renderers = choose
+    try:
+        return run_daemon(*load_settings(None))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 78
+
+
+def _listen(orders: Orders) -> None:
+    for line in sys.stdin:
+        orders.take(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
