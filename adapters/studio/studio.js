@@ -27,6 +27,7 @@ const POLL_IDLE_MS = 1_000;
 const SLOW_POLL_MS = 5_000;
 const NOT_FOUND = 404;
 const VISIBLE_WEIGHT = 0.05;
+const DEGRADED_TIMES = 3; // one late frame is told by the figures alone
 const DEGRADED_SHOWN_MS = 2_500; // long enough to be read, also where it was one frame
 const CHANGES_CUES = /^(emotion\.(accepted|finished|superseded|expired)|interrupt\.done|text\.clean|(state|mood)\.ok|character\.switched)$/;
 const SPOKEN = new Set(["emotion.started", "emotion.rejected", "emotion.expired", "error"]);
@@ -53,6 +54,7 @@ let snapshot = null;
 let health = null;
 let degraded = null; // why the picture is a fallback, or was a moment ago
 let degradedAt = -Infinity;
+let degradedTimes = 0;
 let polledAt = -Infinity;
 let polling = false;
 let slowAt = -Infinity;
@@ -101,6 +103,7 @@ function go(stage, { remembered = false } = {}) {
 function forget() {
   snapshot = degraded = null;
   degradedAt = -Infinity;
+  degradedTimes = 0;
   sculpt.letGo();
   cues.update(null);
   broken();
@@ -280,13 +283,18 @@ function describe(face) {
 
 function noteDegraded(reason) {
   const now = performance.now();
-  if (reason) [degraded, degradedAt] = [reason, now];
-  else if (now - degradedAt > DEGRADED_SHOWN_MS) degraded = null;
+  if (reason) {
+    [degraded, degradedAt] = [reason, now];
+    degradedTimes += 1;
+  } else if (now - degradedAt > DEGRADED_SHOWN_MS) {
+    degraded = null;
+    degradedTimes = 0;
+  }
   showDegraded();
 }
 
 function showDegraded() {
-  byId("degraded").hidden = !degraded;
+  byId("degraded").hidden = !degraded || degradedTimes < DEGRADED_TIMES;
   write(byId("degraded"), degraded ? `Fallback picture: ${degraded}` : "");
 }
 
