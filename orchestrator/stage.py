@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
 import structlog
-from cachetools import TTLCache
 
 from orchestrator.acting import Acted, face_at, idle_life
 from orchestrator.characters import Character, CharacterBook
@@ -25,59 +22,41 @@ from orchestrator.clock import Clock
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.idle import IdleLife
 from orchestrator.expression.performance import Performance
-from orchestrator.expression.sequencer import CueView, FaceSample, Sequencer
-from orchestrator.expression.tags import OpenTexts, Tag
+from orchestrator.expression.sequencer import FaceSample, Sequencer
 from orchestrator.frame_hub import FrameHub
+from orchestrator.intake import Intake
 from orchestrator.journal import CastChanged, Journal, Opened, TableChanged, Took, unrecorded
 from orchestrator.look import Look
 from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
 from orchestrator.settings import IdleSettings, StageSettings
+from orchestrator.stage_bodies import hello_body, state_body
+from orchestrator.stage_figures import StageFigures
 from orchestrator.switching import Switch, Switches
 from pipeline.ahead import Face
-from pipeline.bodies import PROTOCOL_VERSION, CueBody, HelloBody, RendererBody, StateBody
+from pipeline.bodies import HelloBody, RendererBody, StateBody
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
 from pipeline.faces import FaceDetector
 from pipeline.fallback import FallbackLadder, Picture
-from pipeline.ports import FrameSink, Metric, Metrics, Reply
+from pipeline.ports import FrameSink, Metrics, Reply
 from pipeline.types import (
-    ARKIT_BLENDSHAPES,
-    Activity,
     CharacterSwitch,
-    CueAccepted,
-    CueRejected,
-    DirectControls,
-    EmotionEvent,
     ErrorInfo,
     FaceControls,
     Failure,
     FrameInfo,
     GetState,
     ImageFormat,
-    Interrupt,
     Mood,
-    MoodOk,
-    Policy,
     Portrait,
     StageMessage,
-    StateChange,
-    StateOk,
     StateSnapshot,
-    TextClean,
-    TextCue,
-    TextDelta,
 )
 
 log = structlog.get_logger()
 
-DEDUPE_S: Final = 600.0
-DEDUPE_EVENTS: Final = 200_000
-CUES_PER_DELTA: Final = 64
-TEXT_IDS: Final = 16_384
-STEM_CHARS: Final = 56  # of a text's id in those of its cues, which have 64 at most
 INTEREST_S: Final = 5.0
 REST_S: Final = 1.0
-FPS_WINDOW_S: Final = 2.0
 LOOK_AHEAD_S: Final = 3.0
 LOOK_AGAIN_S: Final = 0.5
 
@@ -132,7 +111,6 @@ class Stage:
         ladder.recovered = self._look_again
         self._files = files
         self._detectors = detectors
-        self._metrics = metrics
         self._clock = clock
         self._journal = journal
         self.changed: Callable[[], None] = lambda: None
@@ -144,21 +122,25 @@ class Stage:
         self._sequencer = Sequencer(emotions)
         self._performance = Performance(emotions, IdleLife(0, enabled=False))
         self._receipts = Receipts(name, metrics)
+        self._intake = Intake(
+            name,
+            emotions=emotions,
+            sequencer=self._sequencer,
+            performance=self._performance,
+            receipts=self._receipts,
+            metrics=metrics,
+            clock=clock.now,
+            note=self._note,
+        )
+        self._figures = StageFigures(name, settings.fps, metrics)
         self._hub = FrameHub(self._audience_changed)
         self._lead = Lead(self._period_s)
-        self._accepted: TTLCache[str, tuple[EmotionEvent, CueAccepted]] = TTLCache(
-            DEDUPE_EVENTS, DEDUPE_S, timer=clock.now
-        )
-        self._texts = OpenTexts()
-        self._cues_of_texts: TTLCache[str, int] = TTLCache(TEXT_IDS, DEDUPE_S, timer=clock.now)
         self._wake = asyncio.Event()
         self._started_s = clock.now()
         self._progress_s = clock.now()
         self._sampled_s: float | None = None
         self._interest_until_s = 0.0
         self._seq = -1
-        self._published_at: deque[float] = deque(maxlen=512)
-        self._consecutive = False
         self._controls = FaceControls()
         self._character: Character | None = None
         self._portrait: Portrait | None = None
@@ -174,31 +156,14 @@ class Stage:
 
     def hello(self) -> HelloBody:
         """The `hello` message."""
-        return {
-            "type": "hello",
-            "protocol": PROTOCOL_VERSION,
-            "server": self._server,
-            "stage": self._name,
-            "character": self.character_name,
-            "emotions": {
-                label: {
-                    "aliases": list(self._emotions[label].aliases),
-                    "max": self._emotions[label].maximum,
-                    "attack_ms": _ms(self._emotions[label].attack_s),
-                    "hold_ms": _ms(self._emotions[label].hold_s),
-                    "decay_ms": _ms(self._emotions[label].decay_s),
-                }
-                for label in self._emotions.labels
-            },
-            "policies": [policy.value for policy in Policy],
-            "states": [state.value for state in Activity],
-            "controls": list(ARKIT_BLENDSHAPES),
-            "fps": _number(self._settings.fps),
-            "width": self._settings.width,
-            "height": self._settings.height,
-            "formats": [image_format.value for image_format in ImageFormat],
-            "renderer": self.renderer(),
-        }
+        return hello_body(
+            server=self._server,
+            stage=self._name,
+            character=self.character_name,
+            emotions=self._emotions,
+            settings=self._settings,
+            renderer=self.renderer(),
+        )
 
     def submit(self, message: StageMessage, reply: Reply) -> None:
         """Take one message; every answer goes to `reply`."""
@@ -207,64 +172,36 @@ class Stage:
             if self._gone:
                 raise self._removed(getattr(message, "id", None))
             match message:
-                case EmotionEvent():
-                    self._take_emotion(message, reply, now_s)
-                case Interrupt():
-                    superseded = self._sequencer.interrupt(message.id, message.fade_s, now_s)
-                    self._note(message, reply, now_s)
-                    self._receipts.interrupted(message.id, superseded, reply, now_s)
-                case Mood():
-                    self._performance.set_mood(message, now_s)
-                    self._note(message, reply, now_s)
-                    self.changed()
-                    reply(MoodOk(message.id))
-                case StateChange():
-                    self._performance.set_state(message.state, now_s)
-                    self._note(message, reply, now_s)
-                    reply(StateOk(message.id))
-                case DirectControls():
-                    self._performance.inject(reply, message, now_s)
-                    self._note(message, reply, now_s)
                 case CharacterSwitch():
                     self._take_switch(message, reply)
-                case TextDelta():
-                    self._take_text(message, reply, now_s)
                 case GetState():
                     reply(StateSnapshot(message.id, self.snapshot()))
+                case _:
+                    self._intake.take(message, reply, now_s)
+            if isinstance(message, Mood):
+                self.changed()
         except InvalidEventError as error:
-            self._refuse(message, error, reply)
+            self._intake.refuse(message, error, reply)
         self._wake_up()
 
     def snapshot(self) -> StateBody:
         """The body of GET /v1/state."""
         now_s = self._clock.now()
-        cues = self._sequencer.cues(now_s)
-        waiting = {"scheduled", "queued"}
         newest = self._hub.newest
-        controls = self._controls.as_mapping()
-        stats = self._ladder.cache_stats()
-        valence, arousal = self._performance.mood(now_s)
-        return {
-            "stage": self._name,
-            "seq": self._seq,
-            "pts_ms": _ms(newest[0].pts_s) if newest is not None else 0.0,
-            "character": self.character_name,
-            "state": self._performance.state.value,
-            "weights": dict(newest[0].emotion) if newest is not None else {"neutral": 1.0},
-            "controls": {name: round(value, 4) for name, value in controls.items()},
-            "mood": {"valence": round(valence, 4), "arousal": round(arousal, 4)},
-            "cues": [_cue_body(cue) for cue in cues if cue.phase not in waiting],
-            "queue": [_cue_body(cue) for cue in cues if cue.phase in waiting],
-            "viewers": self._hub.count_by_kind(),
-            "renderer": self.renderer(),
-            "cache": {
-                "hits": stats.hits,
-                "misses": stats.misses,
-                "bytes": stats.bytes,
-                "entries": stats.entries,
-            },
-            "fps": round(self._measured_fps(now_s), 2),
-        }
+        return state_body(
+            stage=self._name,
+            seq=self._seq,
+            frame=newest[0] if newest is not None else None,
+            character=self.character_name,
+            activity=self._performance.state,
+            controls=self._controls,
+            mood=self._performance.mood(now_s),
+            cues=self._sequencer.cues(now_s),
+            viewers=self._hub.count_by_kind(),
+            renderer=self.renderer(),
+            cache=self._ladder.cache_stats(),
+            fps=self._figures.fps(now_s),
+        )
 
     async def picture(self, image_format: ImageFormat) -> tuple[FrameInfo, bytes] | None:
         """The newest frame in that format. Whoever asks counts as watching for a while."""
@@ -375,6 +312,7 @@ class Stage:
         """Use new tables from the next frame on; running cues go on."""
         self._emotions = emotions
         self._characters = characters
+        self._intake.emotions = emotions
         self._sequencer.replace_emotions(emotions)
         self._performance.replace_emotions(emotions)
         now_s = self._clock.now()
@@ -400,7 +338,7 @@ class Stage:
         self._receipts.close(self._seq, pts_s, self._removed(None).message)
         for switch in self._switches.drain():
             if switch.message is not None and switch.reply is not None:
-                self._refuse(switch.message, self._removed(switch.message.id), switch.reply)
+                self._intake.refuse(switch.message, self._removed(switch.message.id), switch.reply)
 
     def _removed(self, event_id: str | None) -> InvalidEventError:
         problem = f"the stage {self._name} has been removed"
@@ -422,7 +360,8 @@ class Stage:
 
     async def run(self) -> None:
         """Publish frames until cancelled."""
-        self._begin_figures()
+        self._figures.begin(len(self._hub))
+        self._note_degraded()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._switch_characters(), name=f"{self._name}-switches")
@@ -441,7 +380,7 @@ class Stage:
                 await self._tick(pace, now_s)
             else:
                 await self._rest(now_s)
-                self._consecutive = False
+                self._figures.rested()
                 pace.restart(self._clock.now())
 
     def _needed(self, now_s: float) -> bool:
@@ -466,8 +405,7 @@ class Stage:
     async def _tick(self, pace: Pace, now_s: float) -> None:
         due_s, skipped = pace.next(now_s)
         if skipped:
-            self._consecutive = False
-            self._metrics.count(Metric.TICKS_SKIPPED, skipped, stage=self._name, reason="late")
+            self._figures.skipped(skipped)
         await self._clock.sleep_until(due_s - self._lead.seconds)
         begun_s = self._clock.now()
         sample, controls = face_at(self._sequencer, self._performance, due_s)
@@ -505,7 +443,7 @@ class Stage:
             cached=picture.cached,
             degraded=picture.degraded,
         )
-        self._note_interval(published_s)
+        self._figures.published(published_s)
         self._note_degraded()
         self._controls = picture.controls
         await self._hub.publish(info, picture)
@@ -516,117 +454,13 @@ class Stage:
         )
         self._switches.frame_published(info.seq)
 
-    def _note_interval(self, published_s: float) -> None:
-        self._metrics.count(Metric.FRAMES_PUBLISHED, stage=self._name)
-        if self._consecutive and self._published_at:
-            interval_s = published_s - self._published_at[-1]
-            self._metrics.observe(
-                Metric.INTERVAL_DEVIATION_SECONDS,
-                abs(interval_s - self._period_s),
-                stage=self._name,
-            )
-        self._consecutive = True
-        self._published_at.append(published_s)
-
-    def _begin_figures(self) -> None:
-        """Let what is counted begin at zero, so that the first of each shows as a change."""
-        metrics, stage = self._metrics, self._name
-        metrics.set(Metric.FPS_WANTED, self._settings.fps, stage=stage)
-        metrics.set(Metric.VIEWERS, len(self._hub), stage=stage)
-        self._note_degraded()
-        for metric in (Metric.FRAMES_PUBLISHED, Metric.CUES_ACCEPTED):
-            metrics.count(metric, 0.0, stage=stage)
-        metrics.count(Metric.TICKS_SKIPPED, 0.0, stage=stage, reason="late")
-        for ending in ("finished", "superseded", "expired"):
-            metrics.count(Metric.CUES_ENDED, 0.0, stage=stage, ending=ending)
-
     def _note_degraded(self) -> None:
-        degraded = self._ladder.degraded is not None
-        self._metrics.set(Metric.STAGE_DEGRADED, float(degraded), stage=self._name)
+        self._figures.degraded(self._ladder.degraded is not None)
 
     def _audience_changed(self) -> None:
         if not self._gone:  # the figures of a stage that has been removed are gone, too
-            self._metrics.set(Metric.VIEWERS, len(self._hub), stage=self._name)
+            self._figures.viewers(len(self._hub))
         self._wake_up()
-
-    def _measured_fps(self, now_s: float) -> float:
-        recent = [at_s for at_s in self._published_at if at_s > now_s - FPS_WINDOW_S]
-        if len(recent) < 2:
-            return 0.0
-        return (len(recent) - 1) / (recent[-1] - recent[0])
-
-    # --- messages -------------------------------------------------------------------------
-
-    def _take_emotion(self, event: EmotionEvent, reply: Reply, now_s: float) -> None:
-        known = self._accepted.get(event.id)
-        if known is not None:
-            earlier, accepted = known
-            if earlier != event:
-                raise InvalidEventError(
-                    ErrorCode.ID_REUSED,
-                    "this id was used for another event within the last 10 minutes; "
-                    "take a new id, or resend the same body",
-                    field="id",
-                    event_id=event.id,
-                )
-            reply(_as_duplicate(accepted))
-            self._receipts.cue_resent(event.id, reply)
-            return
-        accepted = self._sequencer.push(event, now_s)
-        self._note(event, reply, now_s)
-        self._accepted[event.id] = (event, accepted)
-        self._metrics.count(Metric.CUES_ACCEPTED, stage=self._name)
-        self._receipts.cue_accepted(event, reply, now_s)
-        reply(accepted)
-
-    def _take_text(self, message: TextDelta, reply: Reply, now_s: float) -> None:
-        clean, tags = self._texts.read(
-            reply, message.id, message.delta, self._emotions, now_s, final=message.final
-        )
-        events = [self._event_of(tag, message.id) for tag in tags[:CUES_PER_DELTA]]
-        cues = (
-            TextCue(
-                event.id,
-                self._emotions.resolve(tag.name),
-                min(max(tag.intensity, 0.0), 1.0),
-                tag.at,
-            )
-            for tag, event in zip(tags, events, strict=False)
-        )
-        reply(TextClean(message.id, clean, tuple(cues)))
-        for event in events:
-            try:
-                self._take_emotion(event, reply, now_s)
-            except InvalidEventError as error:
-                self._refuse(event, error, reply)
-        if len(tags) > CUES_PER_DELTA:
-            raise InvalidEventError(
-                ErrorCode.RATE_LIMITED,
-                f"{CUES_PER_DELTA} tags of one delta become cues; {len(tags) - CUES_PER_DELTA} "
-                "more were taken out and did not",
-                field="delta",
-                event_id=message.id,
-            )
-
-    def _event_of(self, tag: Tag, text_id: str) -> EmotionEvent:
-        """The event of a tag, with the next free id that the text's own leads to."""
-        stem = text_id
-        if len(text_id) > STEM_CHARS:
-            digest = hashlib.sha256(text_id.encode()).hexdigest()
-            stem = f"{text_id[: STEM_CHARS - 9]}-{digest[:8]}"
-        number = self._cues_of_texts.get(stem, 0) + 1
-        while f"{stem}.{number}" in self._accepted:
-            number += 1
-        self._cues_of_texts[stem] = number
-        return EmotionEvent(f"{stem}.{number}", tag.name, tag.intensity)
-
-    def _refuse(self, message: StageMessage, error: InvalidEventError, reply: Reply) -> None:
-        info = ErrorInfo(error.code.value, error.message, error.field, error.suggestions)
-        self._metrics.count(Metric.CUES_REJECTED, code=error.code.value)
-        if isinstance(message, EmotionEvent):
-            reply(CueRejected(message.id, info))
-        else:
-            reply(Failure(message.id, info))
 
     # --- characters -----------------------------------------------------------------------
 
@@ -685,35 +519,3 @@ class Stage:
 
     def _wake_up(self) -> None:
         self._wake.set()
-
-
-def _ms(seconds: float) -> float | None:
-    """Milliseconds for the wire; an endless time is null."""
-    return _number(round(seconds * 1000.0, 3)) if seconds != float("inf") else None
-
-
-def _number(value: float) -> float:
-    return int(value) if value == int(value) else value
-
-
-def _cue_body(cue: CueView) -> CueBody:
-    remaining = None if cue.remaining_s is None else _ms(cue.remaining_s)
-    return {
-        "id": cue.id,
-        "emotion": cue.emotion,
-        "phase": cue.phase,
-        "since_ms": _ms(cue.since_s),
-        "remaining_ms": remaining,
-    }
-
-
-def _as_duplicate(accepted: CueAccepted) -> CueAccepted:
-    return CueAccepted(
-        accepted.id,
-        accepted.used,
-        accepted.intensity,
-        accepted.mix,
-        accepted.mapped_from,
-        accepted.clamped,
-        duplicate=True,
-    )

@@ -1,6 +1,6 @@
 """What the daemon says about itself, as JSON objects: the shapes of its longer answers.
 
-`Stage` and `Orchestrator` fill these, where the type checker holds them to every key, and the
+Stage and daemon fill these, where the type checker holds them to every key, and the
 descriptions of the protocol are generated from them. So a key that is not here is not sent.
 Keys that are `NotRequired` came after protocol 1.0 was first published.
 """
