@@ -18,7 +18,8 @@ from pipeline.errors import (
 )
 from pipeline.frame_cache import face_code
 from pipeline.ports import Metric
-from pipeline.render_host import ONCE_WAITING, SPARE_PORTRAITS, Drawing, RendererSource, RenderHost
+from pipeline.render_host import ONCE_WAITING, Drawing, RendererSource, RenderHost
+from pipeline.thread_renderers import SPARE_PORTRAITS
 from pipeline.types import FaceControls, Image, Portrait
 from tests.fakes.clock import VirtualClock
 from tests.fakes.metrics import RecordingMetrics
