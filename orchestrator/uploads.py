@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Sequence
 from functools import partial
 
@@ -65,12 +66,28 @@ class Uploads:
         digest = hashlib.sha256(data).digest()
         known = self._known.get(digest)
         if known is None:
-            known = self._known[digest] = portrait_from_bytes(
-                data,
-                name,
-                max_bytes=self._max_bytes,
-                max_pixels=self._max_pixels,
-                detectors=self._detectors,
-            )
+            try:
+                known = portrait_from_bytes(
+                    data,
+                    name,
+                    max_bytes=self._max_bytes,
+                    max_pixels=self._max_pixels,
+                    detectors=self._detectors,
+                )
+            except Exception as error:
+                _let_go_of_pictures(error)
+                raise
+            self._known[digest] = known
             self.worked_out += 1
         return known
+
+
+def _let_go_of_pictures(error: BaseException | None) -> None:
+    """Empty the frames that an error and its causes came through.
+
+    They hold the decoded picture, a hundred megabytes and more, and live as long as the error
+    does: until the garbage collector comes by, which does not know how large they are.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
