@@ -12,14 +12,12 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
 import uvloop
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from adapters.access import AccessPolicy, HttpLimits
 from adapters.characters_api import CharactersEndpoint
@@ -47,6 +45,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.event_log_file import EventLog
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.hardware import gpu_name
+from orchestrator.housekeeping import Housekeeping
 from orchestrator.journal import unrecorded
 from orchestrator.lifecycle import (
     ExitStatus,
@@ -462,7 +461,7 @@ class Daemon:
         at_the_end("producers", events.close, PRODUCERS_STOP_S)
         await self._take_from_elsewhere(resources, limits)
         housekeeping = self._housekeeping(stages, host, cache, saver)
-        resources.callback(housekeeping.shutdown, wait=False)
+        await resources.enter_async_context(housekeeping)
         watchdog_s = self._notifier.watchdog_interval_s
         if watchdog_s is not None:
             feeding = feed_watchdog(self._notifier.watchdog, self._making_progress, watchdog_s)
@@ -568,12 +567,8 @@ class Daemon:
 
     def _housekeeping(
         self, stages: StageSet, host: RenderHost, cache: FrameCache, saver: StateSaver
-    ) -> AsyncIOScheduler:
-        """Periodic work: figures to the log, the state to its file, a look at what is broken.
-
-        Coroutines all: the scheduler would run plain functions in threads, and all of this
-        belongs to the event loop.
-        """
+    ) -> Housekeeping:
+        """Periodic work: figures to the log, the state to its file, a look at what is broken."""
 
         async def report() -> None:
             stats = cache.stats
@@ -594,16 +589,13 @@ class Daemon:
             stages.probe()
             host.release_idle()
 
-        scheduler = AsyncIOScheduler(timezone=UTC)
+        housekeeping = Housekeeping()
         every_s = self._settings.log.report_every_s
         if every_s > 0.0:
-            scheduler.add_job(report, "interval", seconds=every_s, coalesce=True)
-        scheduler.add_job(
-            saver.now, "interval", seconds=self._settings.state.save_every_s, coalesce=True
-        )
-        scheduler.add_job(probe, "interval", seconds=PROBE_S, coalesce=True)
-        scheduler.start()
-        return scheduler
+            housekeeping.every(every_s, report)
+        housekeeping.every(self._settings.state.save_every_s, saver.now)
+        housekeeping.every(PROBE_S, probe)
+        return housekeeping
 
 
 async def _nothing() -> None:
