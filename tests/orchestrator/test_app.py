@@ -1,11 +1,14 @@
 """The composition: what the parts cannot show alone."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from orchestrator.app import Daemon
+from orchestrator.housekeeping import Housekeeping
 from orchestrator.settings import Settings, StateSettings, default_config_dir
 from pipeline.frame_cache import FrameCache
 from tests.fakes.metrics import RecordingMetrics
@@ -38,19 +41,19 @@ class Housekept:
         self.loops.append(asyncio.get_running_loop())
 
 
-async def test_housekeeping_runs_in_the_event_loop(tmp_path: Path) -> None:
+async def test_housekeeping_runs_in_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Probes, figures and state belong to the loop's thread; none may end up in another."""
+    works: list[Callable[[], Awaitable[None]]] = []
+    monkeypatch.setattr(Housekeeping, "every", lambda _self, _seconds, work: works.append(work))
     settings = Settings(state=StateSettings(dir=str(tmp_path)))
     daemon = Daemon(settings, default_config_dir() / "avatar.toml")
     kept = Housekept()
     cache = FrameCache(2**20, RecordingMetrics())
-    scheduler = daemon._housekeeping(cast(Any, kept), cast(Any, kept), cache, cast(Any, kept))
-    try:
-        jobs = scheduler.get_jobs()
-        assert len(jobs) == 3
-        for job in jobs:
-            await job.func()
-        assert kept.loops == [asyncio.get_running_loop()] * 4
-    finally:
-        scheduler.shutdown(wait=False)
-        await asyncio.sleep(0)
+    daemon._housekeeping(cast(Any, kept), cast(Any, kept), cache, cast(Any, kept))
+    assert len(works) == 3
+    for work in works:
+        assert asyncio.iscoroutinefunction(work)
+        await work()
+    assert kept.loops == [asyncio.get_running_loop()] * 4
