@@ -28,6 +28,14 @@ _Title = Annotated[str, Meta(max_length=200)]
 _Licence = Annotated[str, Meta(max_length=500)]
 _Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 _KEPT: Final = {hdrs.CACHE_CONTROL: "no-cache"}  # kept, but asked about each time: it is one ETag
+_IN_WORDS: Final = {
+    "str": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
 _FILES: Final = ("portrait", "source_image", "image", "file")
 
 
@@ -216,11 +224,20 @@ def _from_form(form: Form) -> CharacterRequest:
         raise bad_field("gains", f"gains: expected a JSON object: {error}"[:200]) from error
 
 
-def invalid(error: msgspec.ValidationError) -> InvalidEventError:
-    """msgspec's complaint, with the field that it is about."""
+def invalid(error: msgspec.ValidationError, pattern: str = "") -> InvalidEventError:
+    """msgspec's complaint in words of JSON, with the field that it is about.
+
+    Args:
+        pattern: what the field that has to match a pattern takes.
+    """
     problem = str(error).replace("`", "")
     missing = re.search(r"missing required field (\w+)", problem)
+    if missing:
+        field = missing.group(1)
+        return bad_field(field, f"{field} is required")
     path = re.search(r" - at (?:key in )?\$\.(\w+)", problem)
-    field = missing.group(1) if missing else path.group(1) if path else None
-    text = re.sub(r" - at .*$", "", problem)
+    text = re.sub(r" - at .*$", "", problem).replace(", got ", ", not ").replace(" | null", "")
+    text = re.sub(r"str matching regex .*", pattern, text).replace("Expected ", "expected ")
+    text = re.sub(r"\b(?:str|float|int|bool|array|object)\b", lambda it: _IN_WORDS[it[0]], text)
+    field = path.group(1) if path else None
     return bad_field(field, f"{field}: {text}"[:200] if field else text[:200])

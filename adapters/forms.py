@@ -50,7 +50,7 @@ class Form:
 
     Attributes:
         texts: name of a field to its values, in order.
-        files: name of a field to the file in it.
+        files: name of a field to the file in it; fields in which none was chosen are left out.
     """
 
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class Form:
         return values[0].strip() or None if values else None
 
     def file(self, *names: str) -> bytes | None:
-        """The file in the first of these fields that has one; None if all are empty."""
-        return next((self.files[name] for name in names if self.files.get(name)), None)
+        """The file in the first of these fields that has one; None if none was chosen."""
+        return next((self.files[name] for name in names if name in self.files), None)
 
 
 def bad_field(name: str | None, problem: str) -> InvalidEventError:
@@ -187,8 +187,8 @@ def _parsed(body: bytes) -> Form:
     return form
 
 
-def _named(disposition: str) -> tuple[str, bool]:
-    """The name of a part, and whether there is a file in it (RFC 7578, section 4.2).
+def _named(disposition: str) -> tuple[str, str | None]:
+    """The name of a part, and of the file in it; None for no file (RFC 7578, section 4.2).
 
     aiohttp's own reading of this header warns about every odd one, and guesses.
     """
@@ -198,7 +198,8 @@ def _named(disposition: str) -> tuple[str, bool]:
     name = parameters.get("name", "").strip('"')
     if not re.fullmatch(r"[ !#-\[\]-~]{1,64}", name):
         raise bad_field(None, "the name of every part has 1 to 64 printable ASCII characters")
-    return name, any(key.startswith("filename") for key in parameters)
+    files = [value.strip('"') for key, value in parameters.items() if key.startswith("filename")]
+    return name, "".join(files) if files else None
 
 
 class _Reader:
@@ -221,15 +222,19 @@ class _Reader:
     async def _take(self, part: object, form: Form) -> None:
         if not isinstance(part, BodyPartReader):
             raise bad_field(None, "no part of the form has parts itself")
-        name, is_file = _named(part.headers.get(hdrs.CONTENT_DISPOSITION, ""))
+        name, file_name = _named(part.headers.get(hdrs.CONTENT_DISPOSITION, ""))
         if hdrs.CONTENT_TRANSFER_ENCODING in part.headers or hdrs.CONTENT_ENCODING in part.headers:
             raise bad_field(name, f"{name}: send it as it is, without an encoding")
-        if not is_file:
+        if file_name is None:
             form.texts.setdefault(name, []).append(await self._text(part, name))
         elif name in form.files:
             raise bad_field(name, f"{name} has one file, not several")
         else:
-            form.files[name] = await self._file(part)
+            data = await self._file(part)
+            if data:
+                form.files[name] = data
+            elif file_name:  # a browser without a choice sends neither name nor bytes
+                raise bad_field(name, f"{name}: the file is empty")
 
     async def _text(self, part: BodyPartReader, name: str) -> str:
         data = bytearray()

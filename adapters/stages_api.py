@@ -21,6 +21,7 @@ from pipeline.orders import StageKeeper, StageOrder
 
 PATH: Final = "/v1/stages"
 
+_NAMES: Final = "1 to 64 of a-z, 0-9, - and _"
 _Side = Annotated[int, Meta(ge=64, le=2048, multiple_of=2)]
 
 
@@ -115,6 +116,6 @@ def _decoded(body: bytes) -> StageRequest:
     try:
         return msgspec.json.decode(body, type=StageRequest)
     except msgspec.ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(error, _NAMES) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidEventError(ErrorCode.INVALID_JSON, f"no valid JSON: {error}"[:200]) from error

@@ -92,6 +92,26 @@ async def test_a_wrong_field_of_a_character_is_named(data: dict[str, Any], field
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("characters", {"url": "http://face.example/x"}, "name is required"),
+        ("characters", {"name": "ada", "url": 7}, "url: expected text, not a whole number"),
+        ("characters", {"name": "ada", "idle_seed": -1}, "idle_seed: expected a whole number >= 0"),
+        ("characters", {"name": "ada", "gains": {"happy": 9}}, "gains: expected a number <= 2.0"),
+        ("stages", {"name": "Lobby 1"}, "name: expected 1 to 64 of a-z, 0-9, - and _"),
+        ("stages", {"name": "lobby", "fps": "x"}, "fps: expected a number, not text"),
+        ("stages", {"name": "lobby", "width": 8192}, "width: expected a whole number <= 2048"),
+        ("stages", [], "expected an object, not an array"),
+    ],
+)
+async def test_a_wrong_field_is_told_in_words_of_json(path: str, body: Any, sentence: str) -> None:
+    """What would be right, without names of Python's types or patterns."""
+    async with keeping() as running:
+        answer = await running.http.post(f"/v1/{path}", json=body)
+        assert (answer.status_code, error(answer)["message"]) == (400, sentence)
+
+
+@pytest.mark.parametrize(
     ("body", "status", "code"),
     [
         (b'{"name":"ada"}', 400, "invalid_message"),

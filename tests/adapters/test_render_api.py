@@ -155,6 +155,19 @@ async def test_a_wrong_field_is_named(data: dict[str, Any], field: str, right: s
         assert maker.orders == []
 
 
+@pytest.mark.parametrize("name", ["source_image", "image"])
+async def test_an_empty_file_is_no_missing_file(name: str) -> None:
+    """400; the stage's character, whom nobody asked for, is not drawn in its place."""
+    maker = FakeMaker()
+    async with rendering(maker) as running:
+        answer = await running.http.post(
+            "/api/render", data={"expression": "happy"}, files={name: ("me.jpg", b"")}
+        )
+        assert (answer.status_code, error(answer)["field"]) == (400, name)
+        assert "empty" in error(answer)["message"]
+        assert maker.orders == []
+
+
 async def test_an_unknown_expression_is_a_bad_request_with_suggestions() -> None:
     """400, as clients of the older service expect."""
     async with rendering(FakeMaker()) as running:
