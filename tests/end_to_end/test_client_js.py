@@ -222,7 +222,7 @@ async def test_everything_unsettled_is_sent_again(fake: FakeDaemon, tab: Tab) ->
         return fake.usual_answer(message) + extra
 
     fake.answer = answer
-    fake.cut()
+    fake.drop()
     said = await tab.run("""
       return [(await asked).id, await state, (await running.started).seq,
         (await running.peaked).seq, (await pinged).name];""")
@@ -277,7 +277,7 @@ async def test_an_interrupt_that_arrived_is_not_sent_again(fake: FakeDaemon, tab
         return fake.usual_answer(message)
 
     fake.answer = answer
-    fake.cut()
+    fake.drop()
     said = await tab.run("return [(await later).id, (await failure(first)).name];")
     assert said == ["later", "ReceiptLostError"]
     assert [m["type"] for m in fake.received if m["type"] != "ping"] == ["get_state", "emotion"]
@@ -288,7 +288,7 @@ async def test_texts(fake: FakeDaemon, tab: Tab) -> None:
     await tab.run("globalThis.producer = new Producer(given[0]); await producer.ready;", fake.url)
     fake.answer = lambda m: [text_clean(m, "Hi ")]
     assert await tab.run("return (await producer.text('Hi [hap')).text;") == "Hi "
-    fake.cut()
+    fake.drop()
     await fake.until(lambda: fake.accepted == 2)
     tag = {"id": "t.1", "emotion": "happy", "intensity": 1.0, "at": 0}
     fake.answer = lambda m: [text_clean(m, " you", tag), ended("superseded", "t.1", by="x")]
@@ -373,7 +373,7 @@ async def test_a_viewer_that_is_slow_gets_the_newest(fake: FakeDaemon, tab: Tab)
     await tab.until("bad === 1 && last === 7")
     taken = "const {value} = await frames.next(); return [value.header.seq, value.dropped];"
     assert await tab.run(taken) == [7, 10 + 5]
-    fake.cut()
+    fake.drop()
     await fake.until(lambda: fake.accepted == 2)
     await fake.say(message(3, 1))
     assert await tab.run(taken) == [3, 10 + 5 + 1]

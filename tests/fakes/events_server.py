@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
+from tests.fakes.breakable_server import BreakableServer
+
 Message = dict[str, Any]
+
+MAX_SIZE = 65_536
 
 HELLO: Message = {
     "type": "hello",
@@ -28,12 +29,11 @@ HELLO: Message = {
 }
 
 
-class FakeDaemon:
-    """Listens on one port from `async with` to its end, with breaks in between if told so.
+class FakeDaemon(BreakableServer):
+    """Greets and answers as a daemon does, unless told otherwise.
 
     Attributes:
         received: every message of producers, over all connections, in order.
-        connections: those that are open, the newest last.
         requests: path with query and Authorization header of each handshake.
         answer: what a message is answered at once; a test may set it.
         hello: the greeting; None says nothing.
@@ -42,59 +42,19 @@ class FakeDaemon:
     """
 
     def __init__(self) -> None:
+        super().__init__(max_size=MAX_SIZE)
         self.received: list[Message] = []
-        self.connections: list[ServerConnection] = []
         self.requests: list[tuple[str, str | None]] = []
         self.answer: Callable[[Message], list[Message]] = self.usual_answer
         self.hello: Message | None = HELLO
         self.refuse: tuple[int, str] | None = None
         self.files: dict[str, tuple[str, str]] = {}
-        self.accepted = 0
-        self.max_size = 65_536
         self._known: set[str] = set()
-        self._server: Server | None = None
-        self._port = 0
         self._news = asyncio.Event()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
-
-    async def __aenter__(self) -> Self:
-        await self.come_back()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.go_away()
-
-    async def come_back(self) -> None:
-        """Listen, on the same port as before."""
-        self._server = await serve(
-            self._take,
-            "127.0.0.1",
-            self._port,
-            process_request=self._greet,
-            max_size=self.max_size,
-        )
-        self._port = next(iter(self._server.sockets)).getsockname()[1]
-
-    async def go_away(self) -> None:
-        """Stop listening, and cut what is connected without a goodbye."""
-        self.cut()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
-
-    def cut(self) -> None:
-        """Cut all connections without a goodbye."""
-        for connection in self.connections:
-            connection.transport.abort()
 
     async def say(self, *messages: Message | bytes) -> None:
         """Tell the newest connection something."""
@@ -163,23 +123,19 @@ class FakeDaemon:
         return connection.respond(HTTPStatus(status), body)
 
     async def _take(self, connection: ServerConnection) -> None:
-        self.accepted += 1
-        self.connections.append(connection)
         self._news.set()
-        try:
-            with suppress(ConnectionClosed):
-                assert connection.request is not None
-                if self.hello is not None and "/v1/events" in connection.request.path:
-                    await connection.send(json.dumps(self.hello))
-                async for data in connection:
-                    message = json.loads(data)
-                    self.received.append(message)
-                    self._news.set()
-                    for answer in self.answer(message):
-                        await connection.send(json.dumps(answer))
-        finally:
-            self.connections.remove(connection)
+        assert connection.request is not None
+        if self.hello is not None and "/v1/events" in connection.request.path:
+            await connection.send(json.dumps(self.hello))
+        async for data in connection:
+            message = json.loads(data)
+            self.received.append(message)
             self._news.set()
+            for answer in self.answer(message):
+                await connection.send(json.dumps(answer))
+
+    def _left(self, connection: ServerConnection) -> None:
+        self._news.set()
 
 
 def text_clean(message: Message, delta: str | None = None, *cues: Message) -> Message:

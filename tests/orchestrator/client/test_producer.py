@@ -106,7 +106,7 @@ async def test_everything_unsettled_is_sent_again(daemon: FakeDaemon) -> None:
         before = daemon.received.copy()
         daemon.received.clear()
         daemon.answer = daemon.usual_answer
-        daemon.cut()
+        daemon.drop()
         assert (await asked).id == "asked"
         await state
         assert daemon.received == before[1:]
@@ -123,7 +123,7 @@ async def test_receipts_that_were_lost_are_heard_after_the_reconnect(daemon: Fak
         repeated = [shown("started", "e", 1), shown("peaked", "e", 4), ended("finished", "e")]
         usual = daemon.usual_answer
         daemon.answer = lambda m: usual(m) + repeated
-        daemon.cut()
+        daemon.drop()
         assert (await cue.ended).kind == "finished"
         assert (await cue.started).seq == 1
         assert (await cue.peaked).seq == 4
@@ -181,7 +181,7 @@ async def test_an_interrupt_that_arrived_is_not_sent_again(daemon: FakeDaemon) -
             return daemon.usual_answer(message)
 
         daemon.answer = has_it
-        daemon.cut()
+        daemon.drop()
         await later
         with pytest.raises(ReceiptLostError):
             await first
@@ -199,7 +199,7 @@ async def test_an_interrupt_that_arrived_is_not_sent_again(daemon: FakeDaemon) -
             return daemon.usual_answer(message)
 
         daemon.answer = lost_it
-        daemon.cut()
+        daemon.drop()
         assert (await second).superseded == ("later",)
 
 
@@ -271,7 +271,7 @@ async def test_a_daemon_that_turns_it_away_later(daemon: FakeDaemon) -> None:
     async with producer_of(daemon) as producer:
         cue = await producer.emotion("happy")
         daemon.refuse = 401, "{}"
-        daemon.cut()
+        daemon.drop()
         with pytest.raises(ConnectError, match="401"):
             await cue.ended
         with pytest.raises(ConnectError):
@@ -320,7 +320,7 @@ async def test_a_text_goes_on_after_a_lost_connection(daemon: FakeDaemon) -> Non
     async with producer_of(daemon) as producer:
         daemon.answer = lambda m: [text_clean(m, "Hi ")]
         assert (await producer.text("Hi [hap")).text == "Hi "
-        daemon.cut()
+        daemon.drop()
         await daemon.until(lambda: daemon.accepted == 2)
         tag = {"id": "t.1", "emotion": "happy", "intensity": 1.0, "at": 0}
         daemon.answer = lambda m: [
@@ -334,7 +334,7 @@ async def test_a_text_goes_on_after_a_lost_connection(daemon: FakeDaemon) -> Non
         assert (await rest.cues[0].ended).by == "x"
         daemon.answer = lambda m: [text_clean(m, "", tag | {"id": "u.1"})]
         lost = (await producer.text("[happy]", final=True)).cues[0]
-        daemon.cut()
+        daemon.drop()
         with pytest.raises(ReceiptLostError):
             await lost.started
 
@@ -344,7 +344,7 @@ async def test_what_was_held_back_is_sent_again_once(daemon: FakeDaemon) -> None
     async with producer_of(daemon) as producer:
         daemon.answer = lambda m: [text_clean(m, "a ")]
         await producer.text("a [hap")
-        daemon.cut()
+        daemon.drop()
         await daemon.until(lambda: daemon.accepted == 2)
         tag = {"id": "t.1", "emotion": "happy", "intensity": 1.0, "at": 0}
         daemon.answer = lambda m: [text_clean(m, " b ", tag)]

@@ -78,7 +78,7 @@ async def test_it_reconnects_and_counts_on(daemon: FakeDaemon) -> None:
     await daemon.say(message(2, dropped=3))
     assert (await arrived(viewer, 2)).dropped >= 3
     missed = viewer._missed_here
-    daemon.cut()
+    daemon.drop()
     await daemon.until(lambda: daemon.accepted == 2)
     await daemon.say(message(9, dropped=1))
     assert (await viewer.frame()).dropped == 3 + 1 + missed
@@ -117,7 +117,7 @@ async def test_a_daemon_that_refuses(daemon: FakeDaemon) -> None:
             pass
     viewer = await opened(daemon)
     daemon.refuse = 401, ""
-    daemon.cut()
+    daemon.drop()
     with pytest.raises(ConnectError, match="401"):
         await arrived(viewer, 99)
     await viewer.close()
