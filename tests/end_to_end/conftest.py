@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
 import pytest
+import pytest_asyncio
 
 from tests.fakes.studio import DESKTOP, Chromium, Studio, StudioDaemon, Visit
 
@@ -33,7 +34,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     running.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def visit(chromium: Chromium) -> AsyncIterator[Visit]:
     """Open the studio in a browser: `async with visit(url) as studio`."""
     playwright = pytest.importorskip("playwright.async_api")

@@ -14,6 +14,7 @@ from tests.fakes.studio import COUNT_PLOTTED, PHONE, StudioDaemon, Visit
 pytest.importorskip("playwright.async_api")
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),  # with the browser's
     pytest.mark.browser,
     pytest.mark.timeout(120),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),

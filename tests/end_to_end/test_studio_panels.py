@@ -19,6 +19,7 @@ playwright_api = pytest.importorskip("playwright.async_api")
 expect = playwright_api.expect
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),  # with the browser's
     pytest.mark.browser,
     pytest.mark.timeout(120),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
