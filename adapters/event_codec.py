@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_type_hints
@@ -210,8 +211,9 @@ class _Object(dict[str, Any]):
     def of(cls, pairs: list[tuple[str, Any]]) -> _Object:
         made = cls(pairs)
         if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            made.double = next(key for key in keys if keys.count(key) > 1)
+            # In one pass: there may be thousands of keys, and this holds up the event loop.
+            counted = Counter(key for key, _ in pairs)
+            made.double = next(key for key, times in counted.items() if times > 1)
         return made
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
+import pytest
+
+from adapters import event_codec
 from tests.fakes.daemon import DaemonProcess
-from tests.fuzz.codec import through_codec
+from tests.fuzz.codec import refusal, through_codec
 from tests.fuzz.messages import KINDS, Fuzzer
 from tests.fuzz.sockets import SETTINGS, through_daemon
 
@@ -39,3 +43,32 @@ async def test_a_daemon_answers_every_bad_message_and_is_not_changed(tmp_path: P
     assert sent.good > 300
     assert sent.accepted > 20
     assert sent.rss_growth_bytes < 64 * 2**20
+
+
+def _members(many: int, value: str = "1") -> str:
+    return ",".join(f'"k{number}":{value}' for number in range(many))
+
+
+COSTLY = {
+    "a key twice among thousands": f'{{"type":"ping",{_members(6000)},"k5999":1}}',
+    "the same in a mix": f'{{"type":"emotion","mix":{{{_members(6000)},"k5999":1}}}}',
+    "the same key thousands of times": '{"type":"ping",' + ",".join(['"a":1'] * 9000) + "}",
+    "thousands of controls": f'{{"type":"controls","weights":{{{_members(6000)}}}}}',
+    "thousands of wrong controls": f'{{"type":"controls","weights":{{{_members(4500, "[]")}}}}}',
+    "a number of sixty thousand digits": f'{{"type":"mood","valence":{"1" * 60_000}}}',
+    "a large exponent": f'{{"type":"mood","valence":1e{"9" * 60_000}}}',
+    "nesting": f'{{"type":"ping","t":{"[" * 30_000}{"]" * 30_000}}}',
+    "nesting of objects": '{"type":"ping","t":' + '{"a":' * 10_000,
+    "escapes": '{"type":"ping","t":"' + "\\u0000" * 10_000 + '"}',
+    "colons": f'{{"type":"ping","t":"{":" * 60_000}"}}',
+}
+
+
+@pytest.mark.parametrize("data", COSTLY.values(), ids=COSTLY.keys())
+def test_no_message_costs_much(data: str) -> None:
+    """As large as one may be, made to be expensive: the event loop is not held up."""
+    assert len(data) <= 65_536
+    began_s = time.thread_time()
+    refusal(data.encode())
+    event_codec.peek_id(data)
+    assert time.thread_time() - began_s < 0.15
