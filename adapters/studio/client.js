@@ -962,7 +962,10 @@ export class Viewer extends EventTarget {
     const painter = new Painter(element, (header) => {
       this.dispatchEvent(new CustomEvent("drawn", { detail: header }));
     });
-    painter.stop = () => this.#painters.delete(painter);
+    painter.stop = () => {
+      this.#painters.delete(painter);
+      painter.leave();
+    };
     this.#painters.add(painter);
     return painter;
   }
@@ -1036,6 +1039,7 @@ class Painter {
   #shown;
   #next = null;
   #busy = false;
+  #looked = () => this.#drain();
 
   constructor(element, shown) {
     this.#element = element;
@@ -1045,7 +1049,13 @@ class Painter {
     this.skipped = 0;
     /** Frames whose image could not be decoded. */
     this.broken = 0;
-    document.addEventListener("visibilitychange", () => this.#drain());
+    document.addEventListener("visibilitychange", this.#looked);
+  }
+
+  /** Nothing is drawn any more, and the document lets go of this; the viewer calls it. */
+  leave() {
+    document.removeEventListener("visibilitychange", this.#looked);
+    this.#next = null;
   }
 
   /** @param {Frame} frame */
