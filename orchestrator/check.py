@@ -213,7 +213,7 @@ def _vmc(settings: Settings) -> str:
 
 
 def _access(settings: Settings) -> str:
-    from orchestrator.app import access_policy, certificate
+    from orchestrator.http_side import access_policy, certificate
 
     spoken = "plain HTTP" if certificate(settings) is None else "TLS"
     if access_policy(settings).needs_token:

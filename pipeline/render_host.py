@@ -11,12 +11,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from pipeline.errors import (
-    DeviceLostError,
-    DropReason,
-    JobDroppedError,
-    RenderError,
-)
+from pipeline.errors import DeviceLostError, DropReason, JobDroppedError, RenderError
 from pipeline.frame_cache import quantise
 from pipeline.ports import Metrics
 from pipeline.render_worker import RenderWorker

@@ -22,7 +22,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from orchestrator.__main__ import _parser
-from orchestrator.app import access_policy
+from orchestrator.http_side import access_policy
 from orchestrator.settings import load_settings
 from pipeline.errors import ConfigError
 
