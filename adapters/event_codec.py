@@ -56,6 +56,7 @@ from adapters.producer_messages import (
     Ping,
     Share,
     Strength,
+    TextMessage,
     angles_of,
     invalid,
     or_none,
@@ -91,6 +92,7 @@ from pipeline.types import (
 )
 
 _ID = re.compile(ID_PATTERN)
+_HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _OBJECT_FIELDS: Final = ("mix", "weights", "head")  # in which a key may be there twice
 _MAX_DIGITS: Final = 309  # sys.float_info.max has 309 digits
 _TIME_DIGITS: Final = 3  # microseconds
@@ -164,7 +166,10 @@ def decode(data: bytes | str) -> Incoming:
     except msgspec.ValidationError as error:
         raise _diagnosis(text, error) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise _not_json(text) from None
+        halved = _halved_text(text)
+        if halved is None:
+            raise _not_json(text) from None
+        message = halved
     return Incoming(message.value(), or_none(message.stage))
 
 
@@ -184,6 +189,26 @@ def _text(data: bytes | str) -> str:
     except UnicodeDecodeError as error:
         problem = f"the message is not UTF-8 text: byte {error.start} is wrong"
         raise InvalidEventError(ErrorCode.INVALID_JSON, problem) from None
+
+
+def _halved_text(text: str) -> TextMessage | None:
+    """A `text` message whose delta was cut within a surrogate pair, as JavaScript's `slice` does.
+
+    `JSON.stringify` escapes the halves, msgspec refuses them, and the reader of tags joins them.
+    None for any other message.
+    """
+    if not _HALF.search(text):
+        return None
+    try:
+        value = _parse(text)
+        if not isinstance(value, _Object) or not isinstance(value.get("delta"), str):
+            return None
+        message = _decode_message(json.dumps(value | {"delta": ""}))
+    except (InvalidEventError, msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(message, TextMessage):
+        return None
+    return msgspec.structs.replace(message, delta=value["delta"])
 
 
 def _refuse_double_keys(text: str, message: AnyMessage) -> None:

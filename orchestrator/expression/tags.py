@@ -10,7 +10,9 @@ single or no quotes, with spaces around them. What is no such tag is text and st
 unknown names, footnotes `[1]`, HTML, and links `[happy](...)`, which is why a bracket at the very
 end of a delta waits for one more character. White space beside a tag is text, too.
 
-Text is held back only while it may still become a tag, which is never longer than `MAX_HELD`.
+Text is held back only while it may still become a tag, which is never longer than `MAX_HELD`, or
+is the first half of a surrogate pair, whose second half the next delta may begin with: JavaScript
+counts and cuts by halves. A half that stays alone becomes U+FFFD, for it cannot be sent.
 Every decision depends on the text alone, so it makes no difference how it is cut into deltas.
 """
 
@@ -130,7 +132,8 @@ class TagReader:
         Returns:
             The text without its tags as far as it is clear, and the tags, in order.
         """
-        text, at = self.held + delta, 0
+        text, half = _cut_half(self.held + delta, final)
+        at = 0
         clean: list[str] = []
         length = 0
         tags: list[Tag] = []
@@ -149,7 +152,7 @@ class TagReader:
         else:
             clean.append(text[at:])
             at = len(text)
-        self.held = text[at:]
+        self.held = text[at:] + half
         return "".join(clean), tags
 
 
@@ -210,6 +213,15 @@ class OpenTexts:
                 field="id",
                 event_id=text_id,
             )
+
+
+def _cut_half(text: str, final: bool) -> tuple[str, str]:
+    """The text with its surrogate halves joined, and the half at its end that waits for another."""
+    if text.isascii():
+        return text, ""
+    half = text[-1] if "\ud800" <= text[-1] <= "\udbff" and not final else ""
+    units = text[: len(text) - len(half)].encode("utf-16-le", "surrogatepass")
+    return units.decode("utf-16-le", "replace"), half
 
 
 # --- one candidate --------------------------------------------------------------------------

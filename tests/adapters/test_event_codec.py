@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from types import MappingProxyType
 from typing import Any
@@ -239,6 +240,30 @@ def test_what_is_no_json_is_invalid_json(data: bytes | str) -> None:
     assert found.event_id is None
     assert str(found).startswith("the message is not")
     str(found).encode()
+
+
+@pytest.mark.parametrize("delta", [r"a\ud83d", r"\ude00b", r"\uDE00 \uD83D"])
+def test_a_delta_may_be_cut_within_a_surrogate_pair(delta: str) -> None:
+    """As JavaScript cuts a string; whoever reads the text joins the halves."""
+    data = f'{{"type":"text","id":"t1","delta":"{delta}","final":true,"extra":[1]}}'
+    for each in (data, data.encode()):
+        assert decode(each).message == TextDelta("t1", json.loads(f'"{delta}"'), final=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        r'{"type":"text","id":"\ud83d","delta":"a"}',
+        r'{"type":"text","id":"t","delta":"\ud83d","stage":"\ud83d"}',
+        r'{"type":"text","id":"t","delta":"\ud83d","delta":"a"}',
+        r'{"type":"text","id":"t","delta":"\ud83d"',
+        r'{"type":"ping","t":1,"delta":"\ud83d"}',
+        '{"type":"text","id":"t","delta":"\ud83d"}',
+    ],
+)
+def test_half_a_pair_anywhere_else_is_no_json(data: str) -> None:
+    """Only a delta continues elsewhere."""
+    assert error(data).code is ErrorCode.INVALID_JSON
 
 
 @pytest.mark.parametrize("data", ["[]", "1", '"emotion"', "null", "true", '[{"type":"ping"}]'])

@@ -116,7 +116,7 @@ def test_how_a_text_is_cut_makes_no_difference(text: str, chance: random.Random)
     assert read(*(text[a:b] for a, b in pairwise([0, *cuts, len(text)]))) == whole
 
 
-@given(st.text(st.characters(exclude_characters="[<"), max_size=50))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="[<"), max_size=50))
 def test_a_text_without_openers_goes_straight_through(text: str) -> None:
     """Nothing of it is changed, and nothing held back."""
     reader = TagReader()
@@ -172,6 +172,33 @@ def test_a_tag_that_never_ends_flows_on(opening: str) -> None:
         clean = reader.read(text, TABLE)[0]
         assert clean == text
         assert reader.held == ""
+
+
+@given(texts, st.randoms(use_true_random=False))
+@example("a😀[happy]😀b", random.Random(0))
+def test_a_text_may_be_cut_within_a_surrogate_pair(text: str, chance: random.Random) -> None:
+    """As JavaScript counts, in units of UTF-16: halves that follow each other are one again."""
+    units = text.encode("utf-16-le")
+    cuts = sorted(2 * chance.randint(0, len(units) // 2) for _ in range(chance.randint(0, 8)))
+    deltas = [
+        units[begin:end].decode("utf-16-le", "surrogatepass")
+        for begin, end in pairwise([0, *cuts, len(units)])
+    ]
+    assert read(*deltas) == read(text)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "clean"),
+    [
+        (["a\ud83d", "b"], "a\ufffdb"),
+        (["\ude00"], "\ufffd"),
+        (["a\ud83d"], "a\ufffd"),
+        (["\ud83d", "\ud83d", "\ude00"], "\ufffd😀"),
+    ],
+)
+def test_a_lone_half_can_be_sent_back(deltas: list[str], clean: str) -> None:
+    """As the replacement character, for alone it has no UTF-8."""
+    assert read(*deltas) == (clean, [])
 
 
 def test_a_bracket_at_the_end_waits_for_what_follows() -> None:
