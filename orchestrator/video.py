@@ -15,7 +15,7 @@ import cv2
 from pipeline.errors import ConfigError, StorageError
 from pipeline.types import Image
 
-INSTALL: Final = 'pip install "avatar-orchestrator[record]"'
+INSTALL: Final = "pip install '.[record]' in the checkout"
 MAX_FPS: Final = 240.0
 
 

@@ -40,7 +40,7 @@ def look(patient: Patient) -> Iterator[Diagnosis]:
     driver_cuda = yield from _driver()
     if importlib.util.find_spec("torch") is None:
         if has_gpu():
-            advice = 'LivePortrait would use it: pip install "avatar-orchestrator[liveportrait]"'
+            advice = "LivePortrait would use it: pip install '.[liveportrait]' in the checkout"
             yield Diagnosis("note", "torch", "not installed, though there is a GPU", advice)
         else:
             yield Diagnosis("ok", "torch", "not installed, and not needed without a GPU")

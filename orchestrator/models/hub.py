@@ -101,7 +101,7 @@ class Hub:
         try:
             from huggingface_hub import constants
         except ImportError as error:
-            problem = "is not installed: pip install 'avatar-orchestrator[models]'"
+            problem = "is not installed: pip install '.[models]' in the checkout"
             raise ConfigError("huggingface_hub", problem) from error
         self.offline = offline or constants.HF_HUB_OFFLINE
         self.repository = repository

@@ -18,7 +18,7 @@ from pipeline.liveportrait.errors import CheckpointError
 log = structlog.get_logger()
 
 HOW_TO_GET: Final = "avatar-orchestrator models download"
-_HOW_TO_INSTALL: Final = "pip install 'avatar-orchestrator[liveportrait]'"
+_HOW_TO_INSTALL: Final = "pip install '.[liveportrait]' in the checkout"
 _FLOAT: Final = "tensor(float)"
 _ERRORS_ONLY: Final = 3
 _CPU: Final = "CPUExecutionProvider"

@@ -478,7 +478,7 @@ def test_without_huggingface_hub_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     folder = str(tmp_path / "weights")
     assert main(["models", "download", "--yes", "--to", folder]) == ExitStatus.CONFIG
-    assert "avatar-orchestrator[models]" in capsys.readouterr().err
+    assert "'.[models]'" in capsys.readouterr().err
     assert main(["models", "list", folder]) == 0
     assert main(["models", "check", folder]) == ExitStatus.CONFIG
     assert not Path(folder).exists()
