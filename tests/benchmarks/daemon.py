@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -17,6 +17,7 @@ from tests.benchmarks.machine import on_cores
 from tests.fakes.daemon import DaemonProcess
 
 MANY_VIEWERS = "10000"
+DAEMON = ("-m", "orchestrator", "run")
 
 
 class MeasuredDaemon:
@@ -65,12 +66,14 @@ class MeasuredDaemon:
 
 
 @contextlib.contextmanager
-def running_daemon(cores: Collection[int] = (), **settings: str) -> Iterator[MeasuredDaemon]:
+def running_daemon(
+    cores: Collection[int] = (), *, python: Sequence[str] = DAEMON, **settings: str
+) -> Iterator[MeasuredDaemon]:
     """A daemon on these cores until the block ends; `settings` are environment variables."""
     with tempfile.TemporaryDirectory(prefix="avatar-bench-") as folder:
         with on_cores(cores):
             process = DaemonProcess(
-                Path(folder), **{"AVATAR_LIMITS__VIEWERS": MANY_VIEWERS} | settings
+                Path(folder), python=python, **{"AVATAR_LIMITS__VIEWERS": MANY_VIEWERS} | settings
             )
         try:
             with process:

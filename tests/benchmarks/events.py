@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,11 @@ from tests.benchmarks.figures import percentile
 from tests.benchmarks.machine import Cores, on_cores
 from tests.benchmarks.parts import Options
 from tests.benchmarks.table import Table
+from tests.benchmarks.viewers import Viewers
 
 FPS = 30.0
 ANSWER_S = 20.0
+AUDIENCES = (0, 100)
 # Multiples of the golden ratio leave the smallest gaps between the phases of any number of
 # events (H. Weyl's equidistribution; V. T. Sós 1958).
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -51,14 +53,24 @@ CASES = (
 
 
 def run(options: Options) -> Iterator[Table]:
-    """A producer, a viewer, and events at every phase of the frame clock."""
+    """A producer, a viewer, and events at every phase of the frame clock; then a hundred more."""
+    for viewers in AUDIENCES:
+        yield _table(options, viewers)
+
+
+def _table(options: Options, viewers: int) -> Table:
+    others = f", {viewers} viewers" if viewers else ""
     table = Table(
-        f"From sending an event, at {FPS:.0f} fps: milliseconds",
+        f"From sending an event, at {FPS:.0f} fps{others}: milliseconds",
         ("Event", "Until", "Events", "p50", "p95", "p99", "max"),
     )
     events = options.number(24, 200)
     cores = Cores.split()
-    with running_daemon(cores.measured) as daemon, on_cores(cores.others):
+    with (
+        running_daemon(cores.measured) as daemon,
+        Viewers(daemon.port, viewers, cores=cores.others) if viewers else nullcontext(),
+        on_cores(cores.others),
+    ):
         for case in CASES:
             seconds, attack_ms = uvloop.run(_measured(daemon, case, events))
             for (label, until), values in seconds.items():
@@ -70,7 +82,7 @@ def run(options: Options) -> Iterator[Table]:
         "viewer on the same machine has all of it."
     )
     table.notes.append(f"Cores: {cores}.")
-    yield table
+    return table
 
 
 Seconds = dict[tuple[str, str], list[float]]
