@@ -104,7 +104,7 @@ class StageSet:
             return found.stage
         if not self._open or name in self._opening:
             raise InvalidEventError(ErrorCode.NOT_READY, "the stage is being set up; try again")
-        raise unknown_stage(name or MAIN_STAGE, self.names)
+        raise unknown_stage(MAIN_STAGE if name is None else name, self.names)
 
     def uses(self, character: str) -> tuple[str, ...]:
         """The stages on which that character is, or is about to be."""

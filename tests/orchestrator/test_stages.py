@@ -333,6 +333,15 @@ async def test_main_and_those_of_the_settings_stay(book: CharacterBook) -> None:
         assert unknown.value.code is ErrorCode.UNKNOWN_STAGE
 
 
+@pytest.mark.parametrize("name", ["", "nobody"])
+async def test_an_unknown_name_is_told(book: CharacterBook, name: str) -> None:
+    """The empty one as well: only who names none gets `main`."""
+    async with playing(book) as house:
+        with pytest.raises(InvalidEventError, match=f"no stage '{name}'; there is main") as unknown:
+            house.set.get(name)
+        assert unknown.value.code is ErrorCode.UNKNOWN_STAGE
+
+
 @pytest.mark.parametrize("name", ["", "Den", "a b", "../x", "den\n", "dén", "x" * 65, "a\0"])
 async def test_names_are_checked(book: CharacterBook, name: str) -> None:
     """1 to 64 of a-z, 0-9, '-' and '_', and nothing behind them."""

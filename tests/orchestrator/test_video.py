@@ -133,7 +133,7 @@ def test_without_pyav_it_says_what_to_install(
 ) -> None:
     """It is an extra: a daemon has no use for it."""
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ConfigError, match=r"avatar-orchestrator\[record\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[record\]'"):
         VideoFile(tmp_path / "a.mp4", 30.0, SIZE)
 
 
