@@ -440,8 +440,8 @@ def test_the_rate_of_sampling_makes_no_difference(programme: Programme) -> None:
         for sample, other in zip(played.samples, others, strict=True):
             assert sample.newest == other.newest
             assert [cue.id for cue in sample.cues] == [cue.id for cue in other.cues]
-        np.testing.assert_allclose(*map(shares, (played.samples, others)), rtol=0.0, atol=1e-9)
-        np.testing.assert_allclose(*map(changes, (played.samples, others)), rtol=0.0, atol=1e-6)
+        np.testing.assert_allclose(shares(played.samples), shares(others), rtol=0.0, atol=1e-9)
+        np.testing.assert_allclose(changes(played.samples), changes(others), rtol=0.0, atol=1e-6)
         told = played.ended_s()
         order = [ending for ending in full.endings if told_s[ending.id] <= played.times_s[-1]]
         assert played.endings == order
