@@ -110,6 +110,18 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return error_answer(500, ErrorInfo(INTERNAL, "the daemon failed; its log says why"))
 
 
+@web.middleware
+async def plain_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that refuses compressed bodies: they may unpack to anything (RFC 9110)."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise web.HTTPUnsupportedMediaType(
+            text="send the body as it is, without a Content-Encoding",
+            headers={hdrs.ACCEPT_ENCODING: "identity"},
+        )
+    return await handler(request)
+
+
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     phrase = HTTPStatus(error.status).phrase
     message = error.text

@@ -205,7 +205,7 @@ def _decoded(body: bytes) -> CharacterRequest:
         return msgspec.json.decode(body, type=CharacterRequest)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidEventError(ErrorCode.INVALID_JSON, f"no valid JSON: {error}"[:200]) from error
 
 
@@ -220,7 +220,7 @@ def _from_form(form: Form) -> CharacterRequest:
         return msgspec.convert(fields, CharacterRequest, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise bad_field("gains", f"gains: expected a JSON object: {error}"[:200]) from error
 
 

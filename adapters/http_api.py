@@ -25,6 +25,7 @@ from adapters.answers import (
     code_of,
     errors_as_json,
     json_answer,
+    plain_bodies,
     stage_of,
 )
 from adapters.described import Answer, Refusal, StageQuery, described
@@ -58,7 +59,8 @@ def build_application(
     """
     limits = limits or HttpLimits()
     application = web.Application(
-        middlewares=[errors_as_json, access_check(access)], client_max_size=limits.upload_bytes
+        middlewares=[errors_as_json, access_check(access), plain_bodies],
+        client_max_size=limits.upload_bytes,
     )
     application.on_response_prepare.append(add_headers)
     application.on_response_prepare.append(cross_origin_headers(access))

@@ -91,6 +91,7 @@ async def serve(
             first_request_s=first_request_s,
             access_log=None,
             logger=_server_log(),
+            auto_decompress=False,  # limits are for what was sent, not for what it unpacks to
             keepalive_timeout=_KEEP_ALIVE_S,
             lingering_time=_LINGER_S,
         )
@@ -197,7 +198,7 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
 
 
 def _server_log() -> logging.Logger:
-    """aiohttp's logger, without a traceback for everybody who does not speak HTTP."""
+    """aiohttp's logger, without a traceback for all who do not speak HTTP, or hang up."""
     logger = logging.getLogger("aiohttp.server")
     if _is_about_us not in logger.filters:
         logger.addFilter(_is_about_us)
@@ -206,4 +207,4 @@ def _server_log() -> logging.Logger:
 
 def _is_about_us(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, HttpProcessingError | ConnectionError)

@@ -203,7 +203,7 @@ def _listed(value: str) -> list[str]:
     if value.lstrip().startswith("["):
         try:
             return msgspec.json.decode(value, type=list[str])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise bad_field("expressions", f"expressions: {error}"[:200]) from error
     return [name.strip() for name in value.split(",") if name.strip()]
 

@@ -117,5 +117,5 @@ def _decoded(body: bytes) -> StageRequest:
         return msgspec.json.decode(body, type=StageRequest)
     except msgspec.ValidationError as error:
         raise invalid(error, _NAMES) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidEventError(ErrorCode.INVALID_JSON, f"no valid JSON: {error}"[:200]) from error
