@@ -1,7 +1,9 @@
 """W with less work for the same result (specification 12): the plain form is `warping_module`.
 
 Geometry (keypoints, heat maps, mask softmax, deformation) stays in float32 whatever the
-networks run in: half precision would quantise small motions (specification 10).
+networks run in: half precision would quantise small motions (specification 10). With bfloat16's
+eight bits the occlusion and the two last convolutions stay in float32, too: for 3 % of a frame's
+time the picture is 3 dB nearer to float32's.
 
 - What depends on the source alone is computed once per source: `WarpSource`.
 - A keypoint's motion only translates, so its samples are three one-dimensional interpolations,
@@ -41,6 +43,7 @@ from pipeline.liveportrait.warping_module import (
     ConvNorm3d,
     Warped,
     WarpingModule,
+    last_dtype,
 )
 
 _DEPTH, _SIDE = 16, 64
@@ -83,7 +86,7 @@ class FastWarping:
 
     Args:
         plain: the network whose weights are taken; it is not changed.
-        dtype: of weights and activations in the hourglass and after it.
+        dtype: of weights and activations in the hourglass and, unless it is bfloat16, after it.
         lanes: numbers of channels are padded to a multiple of this; the device's if not given.
         by_slices: convolve volumes in two dimensions; where the device needs it if not given.
     """
@@ -97,7 +100,7 @@ class FastWarping:
         lanes: int | None = None,
         by_slices: bool | None = None,
     ) -> None:
-        self._dtype = dtype
+        self._dtype, self._last_dtype = dtype, last_dtype(dtype)
         lanes = lanes or (_TENSOR_CORE_LANES if device.type == "cuda" else 1)
         by_slices = device.type == "mps" if by_slices is None else by_slices
         dense = plain.dense_motion_network
@@ -110,6 +113,9 @@ class FastWarping:
         def ready(folded: Folded) -> Folded:
             volume = folded.weight.dim() == 5
             return (folding.sliced(folded) if by_slices and volume else folded).ready(dtype, device)
+
+        def ready_last(folded: Folded) -> Folded:
+            return folded.ready(self._last_dtype, device)
 
         down = [folding.with_norm(block.conv, block.norm) for block in _blocks(encoder.down_blocks)]
         down[0] = folding.taking_inputs(down[0], order)
@@ -133,9 +139,9 @@ class FastWarping:
         self._mask = folding.with_more_outputs(sliced, lanes).ready(dtype, device)
         self._mask_bias = _relative(mask).bias.float().to(device)
         occlusion = _tap_matrices(folding.plain(dense.occlusion), features)
-        self._occlusion = occlusion.ready(dtype, device)
-        self._third = ready(folding.with_norm(plain.third.conv, plain.third.norm))
-        self._fourth = ready(folding.plain(plain.fourth))
+        self._occlusion = ready_last(occlusion)
+        self._third = ready_last(folding.with_norm(plain.third.conv, plain.third.norm))
+        self._fourth = ready_last(folding.plain(plain.fourth))
         self._grid = identity_grid(_DEPTH, _SIDE, _SIDE, like=torch.zeros(1, device=device))
 
     def prepare(self, feature: Tensor, kp_source: Tensor) -> WarpSource:
@@ -163,7 +169,7 @@ class FastWarping:
         deformation = torch.matmul(mask[..., 1:], shift).add_(self._grid)[None]
         occlusion = self._occlude(features)
         moved = sample(source.feature, deformation).reshape(1, -1, _SIDE, _SIDE)
-        moved = moved.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        moved = moved.to(self._last_dtype).contiguous(memory_format=torch.channels_last)
         third = functional.conv2d(moved, *self._third, padding=1)
         fourth = functional.conv2d(functional.leaky_relu_(third, 0.01), *self._fourth)
         out = fourth.float() * occlusion
@@ -211,6 +217,7 @@ class FastWarping:
     def _occlude(self, features: Tensor) -> Tensor:
         """(1, 1, 64, 64) float32: each tap as a matrix product, then one sum over the taps."""
         pixels = features.permute(0, 2, 3, 1).reshape(_DEPTH, -1, features.shape[1])
+        pixels = pixels.to(self._last_dtype)
         taps = torch.bmm(pixels, self._occlusion.weight).sum(0, dtype=torch.float32)
         logits = functional.fold(taps.t()[None], (_SIDE, _SIDE), (_TAPS, _TAPS), padding=_MARGIN)
         return torch.sigmoid(logits + self._occlusion.bias.float())

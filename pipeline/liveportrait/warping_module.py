@@ -6,8 +6,9 @@ Shapes: the feature volume is (B, 32, D, H, W) with D, H, W = 16, 64, 64; keypoi
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,8 @@ class DenseMotionNetwork(nn.Module):
         mask = functional.softmax(self.mask(features).float(), dim=1)
         # A product and a sum, not a contraction: autocast would run that in half precision.
         deformation = (mask.to(motions.dtype)[..., None] * motions).sum(1)
-        occlusion = torch.sigmoid(self.occlusion(features.flatten(1, 2)))
+        with _last_layers(feature.device):
+            occlusion = torch.sigmoid(self.occlusion(_wide(features).flatten(1, 2)))
         return DenseMotion(mask, deformation, occlusion)
 
     @staticmethod
@@ -188,5 +190,26 @@ class WarpingModule(nn.Module):
             feature, kp_source=kp_source, kp_driving=kp_driving
         )
         moved = sample(feature, motion.deformation.to(feature.dtype)).flatten(1, 2)
-        out: Tensor = self.fourth(self.third(moved))
+        with _last_layers(feature.device):
+            out: Tensor = self.fourth(self.third(_wide(moved)))
         return Warped(motion.occlusion, motion.deformation, out * motion.occlusion)
+
+
+def last_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the occlusion, `third` and `fourth` run in where the rest runs in `dtype`.
+
+    bfloat16 has eight bits, and what these lose of them is in every part of the picture.
+    """
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(last_dtype(x.dtype))
+
+
+def _last_layers(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast as it is, or none of it where it is bfloat16's."""
+    narrow = torch.is_autocast_enabled(device.type)
+    if narrow and last_dtype(torch.get_autocast_dtype(device.type)) == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -113,7 +113,8 @@ def test_bfloat16_stays_within_forty_decibels(
         kp_driving=torch.from_numpy(golden["x_d"]),
     )
     assert np.abs(warped.deformation.numpy() - plain["deformation"]).max() < 1e-3
-    assert psnr(model.decode(warped.out).numpy(), plain["image"]) > 40
+    assert relative(warped.out, plain["out"]) < 2e-3  # 4e-3 if its last layers rounded, too
+    assert psnr(model.decode(warped.out).numpy(), plain["image"]) > 42
 
 
 def test_keypoints_of_the_warp_go_by_name(fast: LivePortrait) -> None:
