@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import tempfile
@@ -19,6 +20,8 @@ FILE_NAME: Final = "state.json"
 FORMAT: Final = 1
 MAX_BYTES: Final = 2**20
 
+_UNFINISHED: Final = ".state-"
+
 
 class StateFile:
     """Reads and writes `state.json` in the state directory; always whole, never half.
@@ -33,6 +36,7 @@ class StateFile:
 
     def load(self) -> dict[str, Any]:
         """Stage name to what it remembers; empty when there is nothing usable."""
+        self._clean_up()
         try:
             if self._path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES} bytes")
@@ -55,7 +59,7 @@ class StateFile:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         body = json.dumps({"format": FORMAT, "stages": stages}, indent=1) + "\n"
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".state-")
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_UNFINISHED)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(body)
@@ -65,6 +69,12 @@ class StateFile:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def _clean_up(self) -> None:
+        """Remove what a run that was killed has not finished writing."""
+        with contextlib.suppress(OSError):
+            for leftover in self._folder.glob(f"{_UNFINISHED}*"):
+                leftover.unlink()
 
 
 class StateSaver:

@@ -91,3 +91,11 @@ async def test_why_nothing_is_saved_is_known_until_it_is(tmp_path: Path) -> None
         await saver.now()
         assert saver.problem is None
     assert StateFile(folder).load() == STAGES
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
+    """The next run reads the last whole state and leaves no other file behind."""
+    StateFile(tmp_path).save(STAGES)
+    (tmp_path / ".state-abc123").write_text('{"format": 1, "sta')
+    assert StateFile(tmp_path).load() == STAGES
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
