@@ -47,6 +47,7 @@ from pipeline.types import (
     Policy,
     StateChange,
 )
+from tests.fakes.audience import Answers
 from tests.fakes.metrics import RecordingMetrics
 from tests.fakes.waiting import until
 
@@ -54,14 +55,6 @@ CONFIG = default_config_dir()
 EMOTIONS = EmotionTable.load(CONFIG / "emotions.toml")
 BOOK = CharacterBook.load(CONFIG / "characters", EMOTIONS.labels)
 MAX_BYTES = 2**16
-
-
-class Source:
-    """A `Reply` that says nothing."""
-
-    closed = False
-
-    def __call__(self, reply: object) -> None: ...
 
 
 def opened(stage: str = "main", t_s: float = 100.0) -> Opened:
@@ -195,7 +188,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 async def test_entries_are_lines_with_their_sources_numbered(tmp_path: Path) -> None:
     """In order; a producer has one number, an earlier run has 0. The folder is made."""
     path = tmp_path / "state" / "events.jsonl"
-    one, other = Source(), Source()
+    one, other = Answers(), Answers()
     async with logging(path) as log:
         log(opened())
         log(took(Mood(None, 0.5, 0.0, 60.0), 100.1))
@@ -230,14 +223,14 @@ async def test_a_full_file_is_continued_with_what_still_counts(tmp_path: Path) -
         log(opened())
         log(opened("other"))
         log(cast())
-        log(took(Mood(None, 0.5, 0.0, 60.0), 100.6, Source()))
-        log(took(StateChange(None, Activity.SPEAKING), 100.7, Source()))
+        log(took(Mood(None, 0.5, 0.0, 60.0), 100.6, Answers()))
+        log(took(StateChange(None, Activity.SPEAKING), 100.7, Answers()))
         sent = 0
         while not older.exists():
-            log(took(Interrupt(f"i{sent}"), 101.0 + sent, Source()))
+            log(took(Interrupt(f"i{sent}"), 101.0 + sent, Answers()))
             sent += 1
             await asyncio.sleep(0)
-        log(took(Interrupt("last"), 5000.0, Source()))
+        log(took(Interrupt("last"), 5000.0, Answers()))
     assert MAX_BYTES <= size(older) < MAX_BYTES + 1000
 
     (whole,) = read_runs([older, path], "main")
@@ -280,11 +273,11 @@ async def test_a_disk_that_is_full_for_a_while_is_survived(
         metrics = log._metrics
         assert isinstance(metrics, RecordingMetrics)
         for number in range(5):
-            log(took(Interrupt(f"lost{number}"), 101.0 + number, Source()))
+            log(took(Interrupt(f"lost{number}"), 101.0 + number, Answers()))
         await until(lambda: metrics.total(Metric.EVENTS_UNLOGGED) > 0)
         await until(lambda: not log._waiting)
         left = 10**6
-        log(took(Interrupt("again"), 200.0, Source()))
+        log(took(Interrupt("again"), 200.0, Answers()))
     lost = [decode_line(line) for line in path.read_bytes().splitlines()]
     counted = sum(line.lines for line in lost if isinstance(line, LostLine))
     (run,) = read_runs([path], "main")
@@ -303,7 +296,7 @@ async def test_a_writer_that_cannot_keep_up_loses_entries_and_says_so(
         with log._changed:  # the writer cannot take anything meanwhile
             log._changed = Unlocked(log._changed)  # type: ignore[assignment]
             for number in range(10):
-                log(took(Interrupt(f"i{number}"), 101.0 + number, Source()))
+                log(took(Interrupt(f"i{number}"), 101.0 + number, Answers()))
             log._changed = log._changed.inner  # type: ignore[attr-defined]
             log._changed.notify()
     assert [line["type"] for line in lines(path)] == ["lost", "message", "message", "message"]

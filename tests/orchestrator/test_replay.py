@@ -34,7 +34,6 @@ from pipeline.types import (
     DirectControls,
     EmotionEvent,
     FaceControls,
-    ImageFormat,
     Interrupt,
     Mood,
     Policy,
@@ -42,6 +41,7 @@ from pipeline.types import (
     StateChange,
     TextDelta,
 )
+from tests.fakes.audience import Answers, Viewer
 from tests.fakes.clock import VirtualClock
 from tests.fakes.ladder import FakeLadder, FakePicture
 from tests.fakes.metrics import RecordingMetrics
@@ -72,24 +72,6 @@ class SeeingLadder(FakeLadder):
         assert self.stage._sampled_s is not None
         self.seen.append((self.stage._sampled_s, controls, dict(weights)))
         return await super().picture(controls, weights, steps)
-
-
-class Producer:
-    """A `Reply` that says nothing."""
-
-    closed = False
-
-    def __call__(self, reply: object) -> None: ...
-
-
-class Viewer:
-    """A sink that takes everything."""
-
-    kind = "websocket"
-    format = ImageFormat.JPEG
-
-    def offer(self, info: object, image: bytes) -> bool:
-        return True
 
 
 @asynccontextmanager
@@ -169,7 +151,7 @@ async def test_the_faces_are_those_that_were_live(
     still to come has been sampled.
     """
     entries: list[Entry] = []
-    producers = [Producer(), Producer()]
+    producers = [Answers(), Answers()]
     async with live(book, entries) as (stage, ladder):
         for number in range(165):
             for at, message in PLAY:

@@ -22,56 +22,23 @@ from pipeline.types import (
     CharacterSwitch,
     DirectControls,
     EmotionEvent,
-    FrameInfo,
     GetState,
     ImageFormat,
     Interrupt,
     Mood,
     Policy,
-    StageReply,
     StateChange,
     TextDelta,
 )
+from tests.fakes.audience import Answers, Viewer
 from tests.fakes.clock import VirtualClock
 from tests.fakes.ladder import FakeLadder
 from tests.fakes.metrics import RecordingMetrics
+from tests.fakes.waiting import until
 
 CONFIG = default_config_dir()
 EMOTIONS = EmotionTable.load(CONFIG / "emotions.toml")
 PERIOD_S = 1 / 30
-
-
-class Answers:
-    """A `Reply` that keeps everything."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.all: list[StageReply] = []
-
-    def __call__(self, reply: StageReply) -> None:
-        self.all.append(reply)
-
-    def kinds(self, id_: str | None = None) -> list[str]:
-        return [type(r).__name__ for r in self.all if id_ is None or r.id == id_]
-
-    def one(self, kind: str, id_: str | None = None) -> Any:
-        found = [r for r in self.all if type(r).__name__ == kind and id_ in (None, r.id)]
-        assert len(found) == 1, (kind, id_, self.all)
-        return found[0]
-
-
-class Viewer:
-    """A sink that keeps the frames' headers."""
-
-    kind = "websocket"
-    format = ImageFormat.JPEG
-
-    def __init__(self) -> None:
-        self.infos: list[FrameInfo] = []
-
-    def offer(self, info: FrameInfo, image: bytes) -> bool:
-        self.infos.append(info)
-        return True
 
 
 class Theatre:
@@ -107,12 +74,6 @@ class Theatre:
                 return
             await asyncio.sleep(0)
         raise AssertionError(f"never happened; answers: {self.answers.all}")
-
-    async def eventually(self, condition: Any) -> None:
-        """As `until`, for what a real thread brings about."""
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - nothing else tells
-                await asyncio.sleep(0.001)
 
     async def frames(self, count: int) -> None:
         wanted = self.stage.seq + count
@@ -364,11 +325,11 @@ async def test_the_old_face_stays_until_the_new_one_is_ready(book: CharacterBook
         theatre.ladder.gate = asyncio.Event()
         theatre.stage.submit(CharacterSwitch("s", "second"), theatre.answers)
         seq = theatre.stage.seq
-        await theatre.eventually(lambda: theatre.stage.seq >= seq + 30)
+        await until(lambda: theatre.stage.seq >= seq + 30)
         assert theatre.answers.all == []
         assert theatre.stage.character_name == "first"
         theatre.ladder.gate.set()
-        await theatre.eventually(lambda: theatre.answers.all)
+        await until(lambda: bool(theatre.answers.all))
         switched = theatre.answers.one("CharacterSwitched")
         assert switched.character == "second"
         assert theatre.stage.character_name == "second"
@@ -384,7 +345,7 @@ async def test_a_switch_that_fails_keeps_the_old_face(book: CharacterBook) -> No
         assert unknown.suggestions[0] == "second"
         theatre.ladder.refuses = "no memory"
         theatre.stage.submit(CharacterSwitch("t", "second"), theatre.answers)
-        await theatre.eventually(lambda: theatre.answers.kinds("t"))
+        await until(lambda: bool(theatre.answers.kinds("t")))
         assert "no memory" in theatre.answers.one("Failure", "t").error.message
         assert theatre.stage.character_name == "first"
 

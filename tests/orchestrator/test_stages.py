@@ -41,8 +41,8 @@ from pipeline.types import (
     Image,
     ImageFormat,
     Interrupt,
-    StageReply,
 )
+from tests.fakes.audience import Answers, Viewer
 from tests.fakes.metrics import RecordingMetrics
 from tests.fakes.renderer import FakeRenderer
 from tests.fakes.waiting import until
@@ -50,37 +50,6 @@ from tests.fakes.waiting import until
 CONFIG = default_config_dir()
 EMOTIONS = EmotionTable.load(CONFIG / "emotions.toml")
 SIZE = StageSettings(character="first", width=64, height=64)
-
-
-class Answers:
-    """A `Reply` that keeps everything."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.all: list[StageReply] = []
-
-    def __call__(self, reply: StageReply) -> None:
-        self.all.append(reply)
-
-    def kinds(self) -> list[str]:
-        return [type(each).__name__ for each in self.all]
-
-    def code(self) -> str:
-        return getattr(self.all[-1], "error").code  # noqa: B009 - of several types
-
-
-class Viewer:
-    """A sink that keeps the frames' headers."""
-
-    kind = "websocket"
-    format = ImageFormat.JPEG
-
-    def __init__(self) -> None:
-        self.infos: list[FrameInfo] = []
-
-    def offer(self, info: FrameInfo, image: bytes) -> bool:
-        self.infos.append(info)
-        return True
 
 
 class Playhouse:
