@@ -96,6 +96,7 @@ _HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _OBJECT_FIELDS: Final = ("mix", "weights", "head")  # in which a key may be there twice
 _MAX_DIGITS: Final = 309  # sys.float_info.max has 309 digits
 _TIME_DIGITS: Final = 3  # microseconds
+_STRENGTH_DIGITS: Final = 6  # sums of a mix are not 0.6000000000000001
 
 ClientMessage = StageMessage | Ping
 
@@ -466,8 +467,8 @@ def _answer(reply: StageReply) -> Answered:
             return EmotionAccepted(
                 id=reply.id,
                 used=reply.used,
-                intensity=reply.intensity,
-                mix=reply.mix,
+                intensity=_strength(reply.intensity),
+                mix={label: _strength(each) for label, each in reply.mix.items()},
                 mapped_from=reply.mapped_from,
                 clamped=reply.clamped,
                 duplicate=reply.duplicate,
@@ -527,3 +528,7 @@ def _body(error: ErrorInfo) -> ErrorBody:
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000.0, _TIME_DIGITS)
+
+
+def _strength(value: float) -> float:
+    return round(value, _STRENGTH_DIGITS)

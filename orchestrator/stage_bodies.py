@@ -81,13 +81,14 @@ def state_body(
         mood: valence and arousal.
     """
     valence, arousal = mood
+    weights = frame.emotion if frame is not None else {"neutral": 1.0}
     return {
         "stage": stage,
         "seq": seq,
         "pts_ms": _ms(frame.pts_s) if frame is not None else 0.0,
         "character": character,
         "state": activity.value,
-        "weights": dict(frame.emotion) if frame is not None else {"neutral": 1.0},
+        "weights": {label: round(weight, 4) for label, weight in weights.items()},
         "controls": {name: round(value, 4) for name, value in controls.as_mapping().items()},
         "mood": {"valence": round(valence, 4), "arousal": round(arousal, 4)},
         "cues": [_cue_body(cue) for cue in cues if cue.phase not in _WAITING],

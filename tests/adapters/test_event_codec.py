@@ -485,13 +485,13 @@ WRONG = ErrorInfo("unknown_emotion", "there is no hapy", "emotion", ("happy",))
     ("reply", "wire"),
     [
         (
-            CueAccepted("e", "happy", 1.0, {"sad": 0.25}, "joy", True),
+            CueAccepted("e", "happy", 1.0, {"sad": 0.4 + 0.2, "angry": 0.25}, "joy", True),
             {
                 "type": "emotion.accepted",
                 "id": "e",
                 "used": "happy",
                 "intensity": 1.0,
-                "mix": {"sad": 0.25},
+                "mix": {"sad": 0.6, "angry": 0.25},
                 "mapped_from": "joy",
                 "clamped": True,
                 "duplicate": False,

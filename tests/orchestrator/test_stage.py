@@ -379,6 +379,7 @@ async def test_the_snapshot_and_hello_tell_what_is_on(book: CharacterBook) -> No
         assert body["controls"]["mouthSmileLeft"] > 0.3
         assert body["viewers"] == {"websocket": 1}
         assert body["fps"] == pytest.approx(30.0, abs=1.0)
+        assert all(weight == round(weight, 4) for weight in body["weights"].values())
         hello = theatre.stage.hello()
         assert hello["protocol"] == "1.0"
         assert hello["emotions"]["surprised"]["attack_ms"] == 150
