@@ -23,14 +23,14 @@ import structlog
 
 from pipeline.ahead import AheadPlan, Face, shows, stand_in
 from pipeline.crossfade import FADE_S, CrossFade
-from pipeline.drawing_ahead import DrawingAhead
-from pipeline.errors import DeviceLostError, RenderError
+from pipeline.errors import RenderError
 from pipeline.frame_cache import CachedFrame, CacheStats, FrameCache, FrameKey, face_code
 from pipeline.frame_maker import FrameMaker, MadeFrame, WantedFace
-from pipeline.health import RendererHealth, kind_of, reason_for, was_crowded_out
+from pipeline.health import RendererHealth, was_crowded_out
 from pipeline.introduction import Introducer
 from pipeline.picture import FormatEncoder, Picture
 from pipeline.ports import Metric, Metrics
+from pipeline.recovery import CACHED, NEUTRAL, PORTRAIT, Recovery
 from pipeline.render_host import RenderHost
 from pipeline.rung import Rung
 from pipeline.types import FaceControls, Portrait
@@ -39,16 +39,11 @@ __all__ = ["FallbackLadder", "Picture"]
 
 log = structlog.get_logger()
 
-CACHED: Final = "cached"
-NEUTRAL: Final = "neutral"
-PORTRAIT: Final = "portrait"
 # A frame this many deadlines old is not worth waiting for: its renderer has failed.
 _PATIENCE: Final = 2.0
 # What the renderers below need of the deadline, should the one above not make it.
 _RESERVE_S: Final = 0.03
 _RESERVE_SHARE: Final = 0.4
-# So many slow probes in a row, the first of which may be a cold one, tell that it is always slow.
-_SLOW_PROBES: Final = 2
 _NEUTRAL_WEIGHTS: Final = MappingProxyType({"neutral": 1.0})
 
 
@@ -111,44 +106,44 @@ class FallbackLadder:
         self._maker = FrameMaker(
             host, cache, stage=stage, size_px=size_px, quality=quality, metrics=metrics
         )
-        self._introducer = Introducer(host, cache, self._maker, self._take_note)
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._clock = clock
         self._rungs = tuple(
             Rung(source, RendererHealth(patient=source.background)) for source in host.sources
         )
-        self._rung = self._rungs[0].name
-        self._drawing: str | None = None
-        self._problem: str | None = None
-        self._shown: _Shown | None = None
-        self._wanted: WantedFace | None = None
-        self._showing = asyncio.Lock()
-        self._fade = CrossFade(encoder, quality, deadline_s / 2.0, fade_s)
-        self._ahead = DrawingAhead(
+        self._recovery = Recovery(
             self._rungs,
             host,
             cache,
             self._maker,
             stage=stage,
             deadline_s=deadline_s,
-            on_failure=self._failed_ahead,
+            metrics=metrics,
+            on_recovery=self._tell_recovered,
             clock=clock,
         )
-        for rung in (*host.names, CACHED, NEUTRAL, PORTRAIT):
-            metrics.set(Metric.DEGRADED, float(rung == self._rung), stage=stage, rung=rung)
+        self._introducer = Introducer(host, cache, self._maker, self._recovery.take_note)
+        self._drawing: str | None = None
+        self._shown: _Shown | None = None
+        self._wanted: WantedFace | None = None
+        self._showing = asyncio.Lock()
+        self._fade = CrossFade(encoder, quality, deadline_s / 2.0, fade_s)
+
+    def _tell_recovered(self) -> None:
+        self.recovered()
 
     # --- what it is doing -----------------------------------------------------------------
 
     @property
     def degraded(self) -> str | None:
         """None, or why the wanted renderer's frames are not shown, in a few words."""
-        return self._rungs[0].health.reason or self._problem
+        return self._recovery.degraded
 
     @property
     def rung(self) -> str:
         """What serves: a renderer's name, `cached`, `neutral` or `portrait`."""
-        return self._rung
+        return self._recovery.rung
 
     @property
     def renderer(self) -> str:
@@ -216,14 +211,14 @@ class FallbackLadder:
         self._wanted = faces[0]
         for rung in self._rungs:
             if rung.name in done.failures:
-                self._mark_failed(rung, done.failures[rung.name])
+                self._recovery.mark_failed(rung, done.failures[rung.name])
             elif rung.name == done.renderer:
                 rung.health.succeeded(self._clock())
             self._await_loading(rung)
         self._drawing = done.renderer
         plan = AheadPlan(portrait, ahead[:1], self.upcoming, [*ahead[1:], *later])
-        self._ahead.replace(plan, _ahead_of(pins))
-        self._settle(PORTRAIT if done.renderer is None else CACHED)
+        self._recovery.ahead.replace(plan, _ahead_of(pins))
+        self._recovery.settle(PORTRAIT if done.renderer is None else CACHED)
         if before is not None:
             self._leave(before.pins)
         # Again, with the room that the portrait before has left.
@@ -247,8 +242,15 @@ class FallbackLadder:
         """Let go of the portrait on stage; `picture` cannot be used after this."""
         if self._shown is not None:
             self._leave(self._shown.pins)
-        self._ahead.replace(None, None)
+        self._recovery.ahead.replace(None, None)
         self._shown = self._wanted = None
+
+    def probe(self) -> None:
+        """Try a failed renderer again if it is time to, without waiting for it.
+
+        `picture` does so; call it now and then while no pictures are asked for.
+        """
+        self._recovery.probe(self._wanted)
 
     # --- pictures -------------------------------------------------------------------------
 
@@ -272,12 +274,12 @@ class FallbackLadder:
         shown = self._shown
         wanted = self._wanted = WantedFace(shown.portrait, face_code(controls), weights)
         picture, source = await self._best(wanted, steps, shown)
-        self._problem = picture.degraded
+        self._recovery.problem = picture.degraded
         if picture.key.family.renderer in self._host.names:
             self._drawing = picture.key.family.renderer
-        self._settle(source)
+        self._recovery.settle(source)
         self.probe()
-        self._ahead.after(drew=not picture.cached)
+        self._recovery.ahead.after(drew=not picture.cached)
         return await self._fade.next(picture, self._clock())
 
     async def _best(
@@ -325,7 +327,7 @@ class FallbackLadder:
             return future.result()
         if was_crowded_out(error):
             return f"{rung.name}: busy"
-        return self._failed(rung, error)
+        return self._recovery.failed(rung, error)
 
     def _obstacle(self, rung: Rung) -> str | None:
         """Why not to ask this renderer for a frame now."""
@@ -352,8 +354,8 @@ class FallbackLadder:
         if not rung.late:
             return f"{rung.name}: busy"
         if self._clock() - since_s > _PATIENCE * self._deadline_s:
-            return self._too_late(rung)
-        return self._late_text(rung)
+            return self._recovery.too_late(rung)
+        return self._recovery.late_text(rung)
 
     def _missed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> str:
         rung.blocker = self._host.worker(rung.name).running
@@ -366,20 +368,13 @@ class FallbackLadder:
         # What becomes of it still matters: its frame goes to the cache, a lost device counts.
         future.add_done_callback(partial(self._late_end, rung))
         self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
-        rung.health.missed(self._clock(), self._late_text(rung))
-        return self._late_text(rung)
-
-    def _too_late(self, rung: Rung) -> str:
-        rung.health.too_late(self._clock(), self._late_text(rung))
-        return self._late_text(rung)
+        rung.health.missed(self._clock(), self._recovery.late_text(rung))
+        return self._recovery.late_text(rung)
 
     def _late_end(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and not was_crowded_out(error):
-            self._failed(rung, error)
-
-    def _late_text(self, rung: Rung) -> str:
-        return f"{rung.name}: no frame within {self._deadline_s * 1000.0:.0f} ms"
+            self._recovery.failed(rung, error)
 
     def _stand_in(
         self, wanted: WantedFace, shown: _Shown, problem: str | None
@@ -442,123 +437,6 @@ class FallbackLadder:
             degraded=problem,
             _encoder=self._encoder,
         )
-
-    # --- failing and recovering -----------------------------------------------------------
-
-    def probe(self) -> None:
-        """Try a failed renderer again if it is time to, without waiting for it.
-
-        `picture` does so; call it now and then while no pictures are asked for.
-        """
-        self._host.rescue()
-        wanted = self._wanted
-        if wanted is None:
-            return
-        now_s = self._clock()
-        for rung in self._rungs:
-            if rung.background and not self._host.is_needed(rung.name):
-                self._let_rest(rung)
-                continue
-            if rung.health.reason is None:
-                # Those below are not needed.
-                return
-            if not rung.probing and rung.health.retry_due(now_s):
-                if rung.background and self._ahead.plan is not None:
-                    # A frame that is of use later, for it may take long.
-                    wanted = self._ahead.plan.neutral
-                future = self._maker.submit(rung.name, wanted, f"probe of {rung.name}")
-                rung.probing = True
-                future.add_done_callback(partial(self._probed, rung))
-
-    def _let_rest(self, rung: Rung) -> None:
-        """Nobody watches, so that it is let go: no reason to call that degraded."""
-        if not self._host.is_ready(rung.name):
-            rung.health.rests()
-            self._problem = None
-
-    def _probed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
-        rung.probing = False
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or (error is not None and was_crowded_out(error)):
-            return
-        if error is not None:
-            self._failed(rung, error)
-        elif rung.background:
-            self._loaded(rung, future.result().render_s)
-        elif future.result().render_s > self._deadline_s:
-            self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
-            self._too_late(rung)
-        else:
-            self._works_again(rung)
-        self._settle(self._rung)
-
-    def _loaded(self, rung: Rung, render_s: float) -> None:
-        """One in the background has drawn a frame: let it serve, as fast as it can."""
-        rung.slow = rung.slow + 1 if render_s > self._deadline_s else 0
-        if 0 < rung.slow < _SLOW_PROBES and self._host.device(rung.name) != "cpu":
-            self._too_late(rung)
-            return
-        if rung.slow and not rung.ahead:
-            log.info(
-                "renderer_draws_ahead",
-                stage=self._stage,
-                renderer=rung.name,
-                frame_s=round(render_s, 3),
-                faces=self._ahead.plan.size if self._ahead.plan is not None else 0,
-            )
-        rung.ahead = rung.slow > 0
-        self._works_again(rung)
-        self._ahead.go_on()
-
-    def _works_again(self, rung: Rung) -> None:
-        rung.health.succeeded(self._clock())
-        self._problem = None
-        self.recovered()
-
-    def _failed_ahead(self, rung: Rung, error: BaseException) -> None:
-        self._failed(rung, error)
-        self._settle(self._rung)
-
-    def _failed(self, rung: Rung, error: BaseException) -> str:
-        self._take_note(rung.name, error)
-        return self._mark_failed(rung, error)
-
-    def _mark_failed(self, rung: Rung, error: BaseException) -> str:
-        reason = reason_for(rung.name, error)
-        if rung.name != self._rung and reason != rung.health.reason:
-            # Of the one that serves, the step down is logged.
-            log.warning("renderer_failed", stage=self._stage, renderer=rung.name, reason=reason)
-        rung.health.failed(self._clock(), reason, lost=isinstance(error, DeviceLostError))
-        return reason
-
-    def _take_note(self, renderer: str, error: BaseException) -> None:
-        self._metrics.count(Metric.RENDER_FAILURES, renderer=renderer, reason=kind_of(error))
-        self._host.note(error)
-
-    def _settle(self, source: str) -> None:
-        """Say which rung serves, where that has changed."""
-        rung = next((r.name for r in self._rungs if self._serves(r, source)), source)
-        if rung == self._rung:
-            return
-        before, self._rung = self._rung, rung
-        reason = self._rungs[0].health.reason
-        if reason is None and self._rungs[0].ahead:
-            log.debug("rung_changed", stage=self._stage, rung=rung, before=before)
-        elif reason is None:
-            log.info("renderer_recovered", stage=self._stage, rung=rung, before=before)
-        else:
-            log.warning(
-                "renderer_degraded", stage=self._stage, rung=rung, before=before, reason=reason
-            )
-        self._metrics.set(Metric.DEGRADED, 0.0, stage=self._stage, rung=before)
-        self._metrics.set(Metric.DEGRADED, 1.0, stage=self._stage, rung=rung)
-
-    def _serves(self, rung: Rung, source: str) -> bool:
-        if rung.health.reason is not None:
-            return False
-        if rung.background and not self._host.is_ready(rung.name):
-            return False
-        return not rung.ahead or source == rung.name
 
 
 def _ahead_of(pins: Hashable) -> Hashable:

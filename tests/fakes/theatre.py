@@ -111,10 +111,13 @@ class Theatre:
     @contextmanager
     def haste(self) -> Iterator[None]:
         """Pictures have a short deadline for a while; else it is too long to matter."""
+        recovery = self.ladder._recovery
         before = self.ladder._deadline_s
-        self.ladder._deadline_s = self.ladder._ahead._deadline_s = HASTE_S
+        for each in (self.ladder, recovery, recovery.ahead):
+            each._deadline_s = HASTE_S
         yield
-        self.ladder._deadline_s = self.ladder._ahead._deadline_s = before
+        for each in (self.ladder, recovery, recovery.ahead):
+            each._deadline_s = before
 
     async def close(self) -> None:
         self.ladder.close()
