@@ -18,6 +18,7 @@ from adapters.access import (
     access_check,
     cross_origin_headers,
     open_to_all,
+    shown_tokens,
 )
 from adapters.answers import (
     LIVE_HEADERS,
@@ -64,7 +65,7 @@ def build_application(
     )
     application.on_response_prepare.append(add_headers)
     application.on_response_prepare.append(cross_origin_headers(access))
-    application.add_routes(_Api(daemon, metrics).routes())
+    application.add_routes(_Api(daemon, metrics, access).routes())
     application.add_routes(EventsByPost(daemon, metrics, limits).routes())
     application.add_routes(extra_routes)
     application.add_routes(Studio(studio_dir).routes())
@@ -75,9 +76,12 @@ def build_application(
 class _Api:
     """The requests that ask something."""
 
-    def __init__(self, daemon: DaemonPort, metrics: PrometheusMetrics) -> None:
+    def __init__(
+        self, daemon: DaemonPort, metrics: PrometheusMetrics, access: AccessPolicy
+    ) -> None:
         self._daemon = daemon
         self._metrics = metrics
+        self._access = access
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -93,8 +97,12 @@ class _Api:
     @open_to_all
     @described(Answer(200, "the daemon lives", (HealthBody,)), query=StageQuery)
     async def health(self, request: web.Request) -> web.Response:
-        """Whether the daemon lives, and how well."""
-        return json_answer(self._daemon.health(_stage_name(request)))
+        """Whether the daemon lives, and how well; details are for those who may know them."""
+        health = self._daemon.health(_stage_name(request))
+        if self._access.needs_token and not self._access.knows_token(shown_tokens(request)):
+            # Files and addresses are nobody else's business.
+            health = {**health, "problems": [_part(each) for each in health["problems"]]}
+        return json_answer(health)
 
     @open_to_all
     @described(
@@ -177,3 +185,8 @@ class _Api:
 
 def _stage_name(request: web.Request) -> str | None:
     return request.query.get("stage")
+
+
+def _part(problem: str) -> str:
+    """Of `part: what is wrong`, the part."""
+    return problem.partition(":")[0]

@@ -809,3 +809,14 @@ async def test_a_policy_beyond_loopback_is_served_with_its_token() -> None:
         assert (await running.http.get("/v1/state")).status_code == 401
         headers = {"Authorization": "Bearer t0ken"}
         assert (await running.http.get("/v1/state", headers=headers)).status_code == 200
+
+
+async def test_health_tells_strangers_what_is_wrong_but_not_where() -> None:
+    """Without the token, files and addresses are left out; with it, nothing is."""
+    access = AccessPolicy(host="0.0.0.0", token="t0ken")
+    async with served(access=access) as running:
+        told = (await running.http.get("/health")).json()
+        assert told["problems"] == ["configuration"]
+        headers = {"Authorization": "Bearer t0ken"}
+        told = (await running.http.get("/health", headers=headers)).json()
+        assert told == running.daemon.health()

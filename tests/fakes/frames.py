@@ -79,7 +79,7 @@ class FakeDaemon:
         return found
 
     def health(self, name: str | None = None) -> Mapping[str, Any]:
-        return {"status": "ok"}
+        return {"status": "ok", "problems": []}
 
     def not_ready_reason(self, name: str | None = None) -> str | None:
         return None

@@ -166,7 +166,13 @@ class FakeDaemon:
 
     def health(self, name: str | None = None) -> Mapping[str, Any]:
         self.stage(name)
-        return {"status": "ok", "renderer": "fake", "device": "cpu", "degraded": None}
+        return {
+            "status": "ok",
+            "renderer": "fake",
+            "device": "cpu",
+            "degraded": None,
+            "problems": ["configuration: /etc/secret/emotions.toml: happy: expected a table"],
+        }
 
     def not_ready_reason(self, name: str | None = None) -> str | None:
         self.stage(name)
