@@ -45,10 +45,13 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
     image_format = FORMATS.get(options.out.suffix.lower())
     if image_format is None:
         raise ConfigError("--out", f"expected a file that ends in one of {', '.join(FORMATS)}")
+    if not options.out.parent.is_dir():
+        raise ConfigError("--out", f"{options.out.parent} is not a folder")
     settings = _overridden(settings, options)
     sources, _ = choose_renderers(settings)
     emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)
     loaded, look = _subject(settings, config, emotions, options)
+    face = _face(look, options)
     size_px = (options.size, options.size) if options.size else settings.stage.size_px
 
     renderer = sources[0].make()
@@ -61,7 +64,7 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
                 lambda face: renderer.render(prepared, face, (SHEET_CELL_PX, SHEET_CELL_PX)),
             )
         else:
-            image = renderer.render(prepared, _face(look, options), size_px)
+            image = renderer.render(prepared, face, size_px)
     finally:
         renderer.close()
 
@@ -97,6 +100,8 @@ def _subject(
         detectors = face_detectors(settings)
         loaded = load_portrait(options.portrait, landmarks=options.landmarks, detectors=detectors)
         return loaded, Look(emotions)
+    if options.landmarks is not None:
+        raise ConfigError("--landmarks", "they belong to a picture: expected --portrait, too")
     book = everybody(settings, config, emotions, character_store(settings))
     character = book.get(options.character or settings.stage.character)
     return character.load(), Look(emotions, character.gains, character.rest)

@@ -87,7 +87,7 @@ def _fill_from(networks: Networks, file: Path, stem: str) -> None:
         _fill(modules[stem], file, _without_prefix(content))
         return
     for name, entry in _SMALL.items():
-        _fill(modules[name], file, _without_prefix(_entry(file, content, entry)))
+        _fill(modules[name], file, _without_prefix(_entry(file, content, entry)), f"{entry}.")
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -179,20 +179,21 @@ def _without_prefix(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return dict(tensors)
 
 
-def _fill(module: nn.Module, file: Path, tensors: Mapping[str, Any]) -> None:
+def _fill(module: nn.Module, file: Path, tensors: Mapping[str, Any], within: str = "") -> None:
+    """Take a file's tensors; `within` says before a key where in the file it lies."""
     wanted: dict[str, Tensor] = module.state_dict()
     for key, want in wanted.items():
         expected = _form(want.shape, want.dtype)
         if key not in tensors:
-            raise CheckpointError(file, key, expected, f"no such key among {_names(tensors)}")
+            among = f"no such key among {_names(tensors)}"
+            raise CheckpointError(file, within + key, expected, among)
         found = tensors[key]
         if not isinstance(found, Tensor) or (found.shape, found.dtype) != (want.shape, want.dtype):
-            raise CheckpointError(file, key, expected, _describe(found))
+            raise CheckpointError(file, within + key, expected, _describe(found))
     for key in tensors:
         if key not in wanted:
-            raise CheckpointError(
-                file, str(key), f"no such key ({_names(wanted)})", _describe(tensors[key])
-            )
+            none = f"no such key ({_names(wanted)})"
+            raise CheckpointError(file, f"{within}{key}", none, _describe(tensors[key]))
     module.load_state_dict({key: tensors[key] for key in wanted}, assign=True)
     module.eval().requires_grad_(False)
 

@@ -72,6 +72,7 @@ def test_render_draws_a_contact_sheet(tmp_path: Path) -> None:
         (["--control", "jawOpen=2", "--out", "x.png"], "jawOpen"),
         (["--control", "jawOpen=nan", "--out", "x.png"], "jawOpen"),
         (["--portrait", "none.jpg", "--out", "x.png"], "none.jpg"),
+        (["--landmarks", "points.json", "--out", "x.png"], "--portrait"),
         (["--out", "no/such/folder/x.png"], "--out"),
     ],
 )
@@ -82,10 +83,12 @@ def test_render_refuses_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A wrong option ends with a status and a sentence that names it, and writes nothing."""
+    """A wrong option ends with a status and a sentence that names it, before a model is loaded."""
     monkeypatch.chdir(tmp_path)
     assert main(["render", *extra]) in (70, 78)
-    assert problem in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert problem in err
+    assert not out
     assert not list(tmp_path.glob("x.*"))
 
 

@@ -143,6 +143,17 @@ def test_a_missing_small_network_is_named(folder: Path) -> None:
     refused(folder, SMALL, "retarget_mouth", "retarget_shoulder")
 
 
+def test_a_key_of_the_small_file_is_named_with_its_network(folder: Path) -> None:
+    """Three networks in one file have keys of the same names."""
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        return {**content, "retarget_eye": {**content["retarget_eye"], **wrong}}
+
+    wrong = {"module.mlp.0.weight": torch.zeros(3, 3)}
+    rewrite(folder / SMALL, change)
+    refused(folder, SMALL, "retarget_eye.mlp.0.weight", "float32 (256, 66)", "float32 (3, 3)")
+
+
 @pytest.mark.parametrize("place", ["", "liveportrait", BASE])
 def test_safetensors_serve_as_well(folder: Path, networks: Networks, place: str) -> None:
     """A flat safetensors file per module is read where the official file is absent."""
