@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test bench bench-liveportrait chaos soak fuzz lint format clean
+.PHONY: run test bench bench-liveportrait chaos soak fuzz install-locked lock audit lint format clean
 
 run: $(VENV)/.core
 	@$(BIN)/avatar-orchestrator run
@@ -40,6 +40,22 @@ lint: $(VENV)/.all
 format: $(VENV)/.all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What was tried and nothing else, every file checked by its hash.
+install-locked: $(VENV)/bin/python
+	$(PIP) install -q --require-hashes --no-deps -r requirements.lock
+	$(PIP) install -q --no-deps -e .
+	@touch $(VENV)/.core
+
+lock:
+	uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet > requirements.new
+	head -2 requirements.lock | cat - requirements.new > requirements.lock.new
+	mv requirements.lock.new requirements.lock && rm requirements.new
+
+# Asks a service about known vulnerabilities, so it needs the network, and pip-audit.
+audit:
+	pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 clean:
 	rm -rf $(VENV)
