@@ -24,6 +24,7 @@ from pipeline.types import ARKIT_BLENDSHAPES, HEAD_LIMIT_DEG, FaceControls, Imag
 
 SHEET_CELL_PX: Final = 320
 SHEET_COLUMNS: Final = 4
+_SIDES_PX: Final = range(16, 2048 + 1)
 FORMATS: Final = {
     ".jpg": ImageFormat.JPEG,
     ".jpeg": ImageFormat.JPEG,
@@ -47,6 +48,8 @@ def render(settings: Settings, config: Path, options: argparse.Namespace, out: T
         raise ConfigError("--out", f"expected a file that ends in one of {', '.join(FORMATS)}")
     if not options.out.parent.is_dir():
         raise ConfigError("--out", f"{options.out.parent} is not a folder")
+    if options.size is not None and options.size not in _SIDES_PX:
+        raise ConfigError("--size", f"expected {_SIDES_PX[0]} to {_SIDES_PX[-1]} pixels")
     settings = _overridden(settings, options)
     sources, _ = choose_renderers(settings)
     emotions = EmotionTable.load(emotions_file(settings, config), motions=read_motion)

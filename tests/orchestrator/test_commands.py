@@ -72,6 +72,7 @@ def test_render_draws_a_contact_sheet(tmp_path: Path) -> None:
         (["--control", "jawOpen=2", "--out", "x.png"], "jawOpen"),
         (["--control", "jawOpen=nan", "--out", "x.png"], "jawOpen"),
         (["--portrait", "none.jpg", "--out", "x.png"], "none.jpg"),
+        (["--size", "100000", "--out", "x.png"], "--size: expected 16 to 2048"),
         (["--landmarks", "points.json", "--out", "x.png"], "--portrait"),
         (["--out", "no/such/folder/x.png"], "--out"),
     ],
