@@ -37,13 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except ConfigError as error:
-        print(f"avatar-orchestrator: {error}", file=sys.stderr)
-        return ExitStatus.CONFIG
+        return _complain(error, ExitStatus.CONFIG)
     except AvatarError as error:
-        print(f"avatar-orchestrator: {error}", file=sys.stderr)
-        return ExitStatus.SOFTWARE
+        return _complain(error, ExitStatus.SOFTWARE)
     except KeyboardInterrupt:
         return 130
+
+
+def _complain(problem: object, status: ExitStatus, command: str = "") -> ExitStatus:
+    """Say what is wrong; returns the status to end with."""
+    print(f"avatar-orchestrator {command}".rstrip() + f": {problem}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -245,14 +249,12 @@ def _send(options: argparse.Namespace) -> int:
     from orchestrator.send import DaemonUnreachableError, send
 
     if options.emotion is None and options.json is None:
-        print("avatar-orchestrator send: an emotion or --json is needed", file=sys.stderr)
-        return ExitStatus.USAGE
+        return _complain("an emotion or --json is needed", ExitStatus.USAGE, "send")
     settings, _ = _settings(options)
     try:
         return send(settings, options, sys.stdout)
     except DaemonUnreachableError as error:
-        print(f"avatar-orchestrator: {error}", file=sys.stderr)
-        return ExitStatus.UNAVAILABLE
+        return _complain(error, ExitStatus.UNAVAILABLE)
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -271,8 +273,7 @@ def _record(options: argparse.Namespace) -> int:
     try:
         return record(settings, options, sys.stdout)
     except (ConnectError, DaemonUnreachableError) as error:
-        print(f"avatar-orchestrator: {error}", file=sys.stderr)
-        return ExitStatus.UNAVAILABLE
+        return _complain(error, ExitStatus.UNAVAILABLE)
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -297,11 +298,9 @@ def _models(options: argparse.Namespace) -> int:
     try:
         return models(settings, options, sys.stdout, sys.stdin)
     except ConsentNeededError as error:
-        print(f"avatar-orchestrator models: {error}", file=sys.stderr)
-        return ExitStatus.USAGE
+        return _complain(error, ExitStatus.USAGE, "models")
     except HubError as error:
-        print(f"avatar-orchestrator models: {error}", file=sys.stderr)
-        return ExitStatus.UNAVAILABLE
+        return _complain(error, ExitStatus.UNAVAILABLE, "models")
 
 
 if __name__ == "__main__":

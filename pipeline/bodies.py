@@ -172,7 +172,7 @@ class HealthBody(TypedDict):
         device: what it runs on; `unknown` before the first stage.
         gpu_available: the machine has a GPU that could be used.
         gpu_name: its name.
-        model_loaded: frames are being published.
+        model_loaded: the wanted renderer is loaded.
         uptime_s: seconds since the start.
         degraded: null, or why frames are not the wanted renderer's.
         problems: what else is not as it should be, each as `part: what is wrong`; gone when it is.

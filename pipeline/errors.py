@@ -6,7 +6,6 @@
     ├── PortraitError            a portrait cannot be used: unreadable, too large, no face
     ├── RenderError              a frame could not be drawn; a lower rung of the ladder may serve
     │   ├── OutOfMemoryError     the device is out of memory; frees up by itself
-    │   ├── RenderTimeoutError   no frame within the deadline
     │   ├── BadFrameError        what was drawn is not a frame of the wanted shape
     │   ├── JobDroppedError      a job for the render thread was not carried out, or given up
     │   └── DeviceLostError      the device or its context is gone; only a new process helps
@@ -132,10 +131,6 @@ class RenderError(AvatarError):
 
 class OutOfMemoryError(RenderError):
     """The device has no memory left for this frame."""
-
-
-class RenderTimeoutError(RenderError):
-    """The renderer did not deliver within the deadline."""
 
 
 class BadFrameError(RenderError):
