@@ -18,19 +18,16 @@ from typing import Any, Protocol
 import psutil  # type: ignore[import-untyped]
 import pytest
 import structlog
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from adapters import frame_codec
-from adapters.access import AccessPolicy
 from adapters.frames_ws import KIND, MAX_INPUT_BYTES, FramesEndpoint
-from adapters.http_api import build_application
-from adapters.metrics import PrometheusMetrics
 from adapters.viewer import Audience
 from pipeline.ports import Metric
 from pipeline.types import ImageFormat
-from tests.fakes.frames import FakeDaemon, FakeStage, until
+from tests.fakes.frames import FakeDaemon, FakeStage, on_a_port, until
 from tests.fakes.metrics import RecordingMetrics
 
 FRAME = bytes(range(256)) * 160  # 40 KiB
@@ -65,21 +62,8 @@ async def serving(stage: FakeStage | None = None, **limits: Any) -> AsyncIterato
     daemon = FakeDaemon(stage)
     audience = Audience(metrics, check_s=0.02, **limits)
     endpoint = FramesEndpoint(daemon, audience)
-    app = build_application(
-        daemon,
-        metrics=PrometheusMetrics(),
-        access=AccessPolicy(),
-        extra_routes=endpoint.routes(),
-    )
-    runner = web.AppRunner(app)
-    await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
-    await web.SockSite(runner, listener).start()
-    try:
-        yield Server(listener.getsockname()[1], daemon, stage, audience, endpoint, metrics)
-    finally:
-        await endpoint.close()
-        await runner.cleanup()
+    async with on_a_port(daemon, endpoint) as port:
+        yield Server(port, daemon, stage, audience, endpoint, metrics)
 
 
 @pytest.fixture

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from aiohttp import ClientSession, ClientTimeout, StreamReader, web
+from aiohttp import ClientSession, ClientTimeout, StreamReader
 
-from adapters.access import AccessPolicy
-from adapters.http_api import build_application
-from adapters.metrics import PrometheusMetrics
 from adapters.mjpeg import KIND, MjpegEndpoint
 from adapters.viewer import Audience
 from pipeline.ports import Metric
-from tests.fakes.frames import FakeDaemon, FakeStage, until
+from tests.fakes.frames import FakeDaemon, FakeStage, on_a_port, until
 from tests.fakes.metrics import RecordingMetrics
 
 FRAME = b"\xff\xd8" + bytes(40_000) + b"\xff\xd9"
@@ -51,21 +48,8 @@ async def serving(**limits: Any) -> AsyncIterator[Server]:
     stage, metrics = FakeStage(), RecordingMetrics()
     daemon = FakeDaemon(stage)
     endpoint = MjpegEndpoint(daemon, Audience(metrics, check_s=0.02, **limits))
-    app = build_application(
-        daemon,
-        metrics=PrometheusMetrics(),
-        access=AccessPolicy(),
-        extra_routes=endpoint.routes(),
-    )
-    runner = web.AppRunner(app)
-    await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
-    await web.SockSite(runner, listener).start()
-    try:
-        yield Server(listener.getsockname()[1], stage, endpoint, metrics)
-    finally:
-        await endpoint.close()
-        await runner.cleanup()
+    async with on_a_port(daemon, endpoint) as port:
+        yield Server(port, stage, endpoint, metrics)
 
 
 @pytest.fixture

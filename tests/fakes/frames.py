@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
+from aiohttp import web
+
+from adapters.access import AccessPolicy
+from adapters.http_api import build_application
+from adapters.metrics import PrometheusMetrics
 from pipeline.errors import ErrorCode, InvalidEventError
 from pipeline.ports import FrameSink, Reply, StagePort
 from pipeline.types import FrameInfo, ImageFormat, StageMessage
@@ -96,3 +103,31 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10.0):
         while not condition():  # noqa: ASYNC110 - the condition is the other side's, not ours
             await asyncio.sleep(0.005)
+
+
+class Endpoint(Protocol):
+    """What serves viewers."""
+
+    def routes(self) -> list[web.RouteDef]: ...
+
+    async def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def on_a_port(daemon: FakeDaemon, endpoint: Endpoint) -> AsyncIterator[int]:
+    """Serve an endpoint on a free port of the loopback, which is what this gives."""
+    app = build_application(
+        daemon,
+        metrics=PrometheusMetrics(),
+        access=AccessPolicy(),
+        extra_routes=endpoint.routes(),
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, listener).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        await endpoint.close()
+        await runner.cleanup()
