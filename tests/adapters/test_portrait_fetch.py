@@ -321,3 +321,24 @@ def test_addresses_that_are_not_public(address: str) -> None:
 def test_addresses_that_are_public(address: str) -> None:
     """The internet."""
     assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0", "0.0.0.0",
+        "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "localhost", "localhost.",
+        "LOCALHOST", "①②⑦.⓪.⓪.①", "127。0。0。1", "127.0.0.1.", "[fe80::1%25lo]",
+        "[64:ff9b::7f00:1]",
+    ],
+)  # fmt: skip
+async def test_no_spelling_of_this_machine_is_reached(host: str) -> None:
+    """With the system's own resolver, which knows many: refused, or no name; never asked."""
+    async with origin() as source:
+        made = PortraitFetcher(Reach.PUBLIC, max_bytes=1000, total_s=5.0)
+        try:
+            error = await refusal(made, source.url(host=host))
+        finally:
+            await made.close()
+        assert error.code in {ErrorCode.INVALID_MESSAGE, ErrorCode.FETCH_FAILED}
+        assert not source.asked
