@@ -201,6 +201,7 @@ def _add_models(commands: Any) -> None:
     listing = _configured(actions, "list", "Show each file, its licence, size and whereabouts.")
     for each in (check, listing):
         each.add_argument("folder", nargs="?", type=Path, metavar="DIR")
+        each.add_argument("--to", type=Path, metavar="DIR", help="the same, as for download")
     for each in (download, check, listing):
         each.set_defaults(command=_models)
 

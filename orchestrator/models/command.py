@@ -53,7 +53,7 @@ def models(
         HubError: the hub cannot be reached or refuses.
     """
     catalogue = catalogue or bundled_catalogue()
-    given = options.to if options.action == "download" else options.folder
+    given = options.to if options.to or options.action == "download" else options.folder
     folder = (given.expanduser() if given else default_folder(settings)).absolute()
     if options.action == "check":
         remedy = "avatar-orchestrator models download"

@@ -150,8 +150,9 @@ def test_check_is_content_when_everything_needed_loads(
     for path in needed:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"stands for a checkpoint that loads")
-    assert main(["models", "check", str(tmp_path)]) == 0
-    assert "LivePortrait would load" in capsys.readouterr().out
+    for folder in ([str(tmp_path)], ["--to", str(tmp_path)]):
+        assert main(["models", "check", *folder]) == 0
+        assert "LivePortrait would load" in capsys.readouterr().out
     needed[2].unlink()
     assert main(["models", "check", str(tmp_path)]) == ExitStatus.CONFIG
     assert "would not load" in capsys.readouterr().out
