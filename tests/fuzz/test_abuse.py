@@ -288,3 +288,32 @@ async def test_frames_that_break_the_rules_end_their_connection_alone(
         async with asyncio.timeout(5.0):
             assert json.loads(await other.recv()) == {"type": "pong", "t": 1}
     writer.transport.abort()
+
+
+# --- crowds that ask for nothing ----------------------------------------------------------
+
+
+async def test_hundreds_of_requests_that_never_end_are_in_nobodys_way(
+    daemon: DaemonProcess,
+) -> None:
+    """Half headers, half handshakes, half bodies: a viewer still gets its frames."""
+    halves = (
+        b"",
+        GET[:-9],
+        b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnec",
+        POST + b"Content-Length: 60000\r\n\r\n{",
+        b"POST /api/render HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n",
+    )
+    writers = []
+    for number in range(400):
+        _, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        writer.write(halves[number % len(halves)])
+        writers.append(writer)
+    async with connect(f"{daemon.ws}/v1/frames", max_size=None) as viewer:
+        async with asyncio.timeout(10.0):
+            for _ in range(20):
+                assert await viewer.recv()
+    assert (await asyncio.to_thread(ask, daemon, "GET", "/ready"))[0] == 200
+    for writer in writers:
+        writer.transport.abort()
