@@ -10,10 +10,12 @@
     warped = model.warp(feature, kp_source=x_s, kp_driving=x_d)
     picture = model.decode(warped.out)                  # (1, 3, 512, 512) in [0, 1]
 
+    portrait = load_portrait(file).portrait             # of `pipeline.portrait`
     source = SourceFinder(weights_dir).find(portrait)   # of `source`: size and points, no torch
     prepared = model.prepare(                           # once per portrait
         source.portrait, points=source.points, ratio_points=source.ratio_points
     )
+    controls = FaceControls.of(jawOpen=0.4, yaw=5.0)    # of `pipeline.types`
     frame = model.render(prepared, controls)            # (H, W, 3) uint8, pasted back
 
 Around it: `load(..., compile=False, memory_share=None)`, `warmup()`, `begin(prepared, controls)`
