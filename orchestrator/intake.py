@@ -7,9 +7,9 @@ producers may resend what they had no answer to. A text becomes the cues of its 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from cachetools import TTLCache
 
@@ -153,7 +153,31 @@ class Intake:
         clean, tags = self._texts.read(
             reply, message.id, message.delta, self.emotions, now_s, final=message.final
         )
-        events = [self._event_of(tag, message.id) for tag in tags[:CUES_PER_DELTA]]
+        self._read(message.id, clean, tags, reply, now_s)
+        if len(tags) > CUES_PER_DELTA:
+            raise InvalidEventError(
+                ErrorCode.RATE_LIMITED,
+                f"{CUES_PER_DELTA} tags of one delta become cues; {len(tags) - CUES_PER_DELTA} "
+                "more were taken out and did not",
+                field="delta",
+                event_id=message.id,
+            )
+
+    @property
+    def decides_s(self) -> float | None:
+        """When `decide` next has something to do."""
+        return self._texts.decides_s
+
+    def decide(self, now_s: float) -> None:
+        """Take brackets at the end of texts that do not go on for tags."""
+        for source, text_id, tag in self._texts.decide(now_s):
+            self._read(text_id, "", [tag], cast(Reply, source), now_s)
+
+    def _read(
+        self, text_id: str, clean: str, tags: Sequence[Tag], reply: Reply, now_s: float
+    ) -> None:
+        """Tell what a text says without its tags, and let these become cues."""
+        events = [self._event_of(tag, text_id) for tag in tags[:CUES_PER_DELTA]]
         cues = (
             TextCue(
                 event.id,
@@ -163,20 +187,12 @@ class Intake:
             )
             for tag, event in zip(tags, events, strict=False)
         )
-        reply(TextClean(message.id, clean, tuple(cues)))
+        reply(TextClean(text_id, clean, tuple(cues)))
         for event in events:
             try:
                 self._take_emotion(event, reply, now_s)
             except InvalidEventError as error:
                 self.refuse(event, error, reply)
-        if len(tags) > CUES_PER_DELTA:
-            raise InvalidEventError(
-                ErrorCode.RATE_LIMITED,
-                f"{CUES_PER_DELTA} tags of one delta become cues; {len(tags) - CUES_PER_DELTA} "
-                "more were taken out and did not",
-                field="delta",
-                event_id=message.id,
-            )
 
     def _event_of(self, tag: Tag, text_id: str) -> EmotionEvent:
         """The event of a tag, with the next free id that the text's own leads to."""

@@ -376,6 +376,7 @@ class Stage:
         while True:
             now_s = self._clock.now()
             self._progress_s = now_s
+            self._intake.decide(now_s)
             if self._needed(now_s):
                 await self._tick(pace, now_s)
             else:
@@ -393,8 +394,8 @@ class Stage:
         return change_s is not None and change_s <= now_s + self._period_s
 
     async def _rest(self, now_s: float) -> None:
-        change_s = self._sequencer.next_change(now_s)
-        rest_s = REST_S if change_s is None else min(REST_S, change_s - now_s)
+        changes = (self._sequencer.next_change(now_s), self._intake.decides_s)
+        rest_s = min([REST_S, *(at_s - now_s for at_s in changes if at_s is not None)])
         self._wake.clear()
         try:
             async with asyncio.timeout(rest_s):

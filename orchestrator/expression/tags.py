@@ -8,12 +8,13 @@
 A tag names a label or an alias, in any case. Attributes may come in either order, in double,
 single or no quotes, with spaces around them. What is no such tag is text and stays as it is:
 unknown names, footnotes `[1]`, HTML, and links `[happy](...)`, which is why a bracket at the very
-end of a delta waits for one more character. White space beside a tag is text, too.
+end of a delta waits for one more character, or for `QUIET_S` in which none comes. White space
+beside a tag is text, too.
 
 Text is held back only while it may still become a tag, which is never longer than `MAX_HELD`, or
 is the first half of a surrogate pair, whose second half the next delta may begin with: JavaScript
 counts and cuts by halves. A half that stays alone becomes U+FFFD, for it cannot be sent.
-Every decision depends on the text alone, so it makes no difference how it is cut into deltas.
+Every other decision depends on the text alone: how it is cut into deltas makes no difference.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from pipeline.errors import ErrorCode, InvalidEventError
 TEXTS_PER_SOURCE: Final = 16
 TEXTS: Final = 1024
 """Texts of which something is held back: of one producer, and of all."""
+QUIET_S: Final = 0.3
+"""A bracket that nothing has followed for so long is a tag: the face does not wait for the rest of
+a sentence, and the tokens of a stream, a link's among them, come closer together."""
 IDLE_S: Final = 60.0
 """A text that has not gone on for so long is forgotten, with what was held back of it."""
 
@@ -161,6 +165,8 @@ class OpenTexts:
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[Hashable, str], tuple[str, float]] = OrderedDict()
+        # Those that hold nothing but a whole bracket tag, and since when; oldest first.
+        self._whole: OrderedDict[tuple[Hashable, str], tuple[Tag, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -191,17 +197,38 @@ class OpenTexts:
         clean, tags = reader.read(delta, emotions, final=final)
         if reader.held and key not in self._open:
             self._check_room(source, text_id)
-        self._open.pop(key, None)
+        self._close(key)
         if reader.held:
             self._open[key] = (reader.held, now_s)
+            tag = _whole_bracket(reader.held, emotions)
+            if tag is not None:
+                self._whole[key] = (tag, now_s)
         return clean, tags
+
+    @property
+    def decides_s(self) -> float | None:
+        """When the next bracket is taken for a tag because nothing has followed it."""
+        return next((since_s + QUIET_S for _, since_s in self._whole.values()), None)
+
+    def decide(self, now_s: float) -> list[tuple[Hashable, str, Tag]]:
+        """The brackets that nothing has followed for long enough: source, text's id, tag."""
+        decided = []
+        while (due_s := self.decides_s) is not None and due_s <= now_s:
+            key, (tag, _) = next(iter(self._whole.items()))
+            self._close(key)
+            decided.append((*key, tag))
+        return decided
+
+    def _close(self, key: tuple[Hashable, str]) -> None:
+        self._open.pop(key, None)
+        self._whole.pop(key, None)
 
     def _forget_idle(self, now_s: float) -> None:
         while self._open:
             key, (_, used_s) = next(iter(self._open.items()))
             if now_s - used_s <= IDLE_S:
                 break
-            del self._open[key]
+            self._close(key)
 
     def _check_room(self, source: Hashable, text_id: str) -> None:
         own = sum(each == source for each, _ in self._open)
@@ -257,6 +284,11 @@ def _bracket(text: str, at: int, emotions: EmotionTable, final: bool) -> _Verdic
     name, number = begun.groups()
     possible = emotions.begins_name(name) if number is None else emotions.knows(name)
     return _UNSURE if possible else None
+
+
+def _whole_bracket(text: str, emotions: EmotionTable) -> Tag | None:
+    found = _bracket(text, 0, emotions, final=True) if _BRACKET.fullmatch(text) else None
+    return Tag(found.name, found.intensity, 0) if isinstance(found, _Found) else None
 
 
 def _element(text: str, at: int, emotions: EmotionTable, final: bool) -> _Verdict:

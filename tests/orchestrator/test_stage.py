@@ -443,6 +443,15 @@ async def test_tags_in_a_text_become_cues_with_receipts(book: CharacterBook) -> 
         assert shown[peaked] == pytest.approx(0.5 * EMOTIONS["happy"].maximum, rel=0.12)
 
 
+async def test_a_tag_at_the_end_of_what_was_sent_shows_without_more(book: CharacterBook) -> None:
+    """A sentence that stops at a tag moves the face, watched or not, though no `final` comes."""
+    async with playing(book) as theatre:
+        write(theatre, "That is [happy]", final=False)
+        assert theatre.answers.kinds() == ["TextClean"]
+        await theatre.until(lambda: "CuePeaked" in theatre.answers.kinds("t.1"))
+        assert theatre.answers.kinds()[:3] == ["TextClean", "TextClean", "CueAccepted"]
+
+
 async def test_cues_of_a_text_have_ids_of_their_own(book: CharacterBook) -> None:
     """The same text id again counts on; long ids are cut, and stay different."""
     async with playing(book) as theatre:

@@ -14,6 +14,7 @@ from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.tags import (
     IDLE_S,
     MAX_HELD,
+    QUIET_S,
     TEXTS,
     TEXTS_PER_SOURCE,
     OpenTexts,
@@ -208,6 +209,38 @@ def test_a_bracket_at_the_end_waits_for_what_follows() -> None:
     assert reader.read(" you", TABLE) == (" you", [Tag("happy", 1.0, 0)])
     assert reader.read("[happy]", TABLE) == ("", [])
     assert reader.read("(url)", TABLE) == ("[happy](url)", [])
+
+
+def test_a_bracket_that_nothing_follows_is_a_tag_after_a_while() -> None:
+    """The face does not wait for the rest of the sentence; what comes then is text."""
+    texts = OpenTexts()
+    assert texts.read("a", "1", "I am [happy:0.5]", TABLE, 10.0, final=False) == ("I am ", [])
+    assert texts.decides_s == pytest.approx(10.0 + QUIET_S)
+    assert texts.decide(10.0 + 0.9 * QUIET_S) == []
+    assert texts.decide(10.0 + QUIET_S) == [("a", "1", Tag("happy", 0.5, 0))]
+    assert texts.decide(99.0) == []
+    assert (len(texts), texts.decides_s) == (0, None)
+    assert texts.read("a", "1", "(well)", TABLE, 11.0, final=False) == ("(well)", [])
+
+
+@pytest.mark.parametrize("held", ["[hap", "[unknown", "<emotion name", '<|ACT {"emotion"', "["])
+def test_what_is_no_whole_bracket_goes_on_waiting(held: str) -> None:
+    """Quiet alone makes no tag of a part of one."""
+    texts = OpenTexts()
+    texts.read("a", "1", held, TABLE, 0.0, final=False)
+    assert texts.decides_s is None
+    assert texts.decide(30.0) == []
+
+
+def test_a_bracket_that_goes_on_in_time_is_decided_by_what_follows() -> None:
+    """A link stays a link, a tag is not counted twice."""
+    texts = OpenTexts()
+    texts.read("a", "1", "[happy]", TABLE, 0.0, final=False)
+    assert texts.read("a", "1", "(url)", TABLE, 0.1, final=False) == ("[happy](url)", [])
+    assert texts.decides_s is None
+    texts.read("a", "1", "[happy]", TABLE, 1.0, final=False)
+    assert texts.read("a", "1", "", TABLE, 1.2, final=True)[1] == [Tag("happy", 1.0, 0)]
+    assert texts.decide(9.0) == []
 
 
 # --- many texts -----------------------------------------------------------------------------
