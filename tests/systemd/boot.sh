@@ -12,7 +12,12 @@ if [ -z "$IN_NAMESPACES" ]; then
   ( echo $BASHPID > "$own/cgroup.procs"
     IN_NAMESPACES=1 exec timeout -k 5 "${LIFE_S:-120}" unshare --mount --pid --fork --kill-child \
       --cgroup --uts --ipc --net bash "$0" "$@" ) || true
-  find "$own" -depth -type d -exec rmdir {} \;
+  echo 1 > "$own/cgroup.kill" 2> /dev/null || true
+  for _ in 1 2 3 4 5 6 7 8 9 10; do  # until the last process has been reaped
+    find "$own" -depth -type d -exec rmdir {} \; 2> /dev/null
+    [ -d "$own" ] || break
+    sleep 0.2
+  done
   exit
 fi
 mount --make-rprivate /
