@@ -77,6 +77,22 @@ def calculates(device: str) -> bool:
     return False
 
 
+def device_named(name: str) -> torch.device:
+    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        ConfigError: it is none of these, or not here.
+    """
+    kind, _, number = name.partition(":")
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
+    if kind not in here or not (number or "0").isdecimal():
+        raise ConfigError("device", f"{name!r} is not cpu, cuda, cuda:NUMBER or mps")
+    if int(number or 0) >= here[kind]:
+        raise ConfigError("device", f"torch {torch.__version__} finds no {name} device here")
+    return torch.device(name)
+
+
 def limit_memory(device: torch.device | str, share: float) -> None:
     """Let this process take at most a share of a device's memory; more is OutOfMemoryError.
 

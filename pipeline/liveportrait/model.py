@@ -33,7 +33,13 @@ from pipeline.liveportrait.arguments import (
 from pipeline.liveportrait.arkit import express
 from pipeline.liveportrait.checkpoints import load_networks
 from pipeline.liveportrait.crop import CROP_PX, SOURCE, Crop, Framing, PasteBack, network_input
-from pipeline.liveportrait.devices import device_errors, limit_memory, release, running_on
+from pipeline.liveportrait.devices import (
+    device_errors,
+    device_named,
+    limit_memory,
+    release,
+    running_on,
+)
 from pipeline.liveportrait.drawing import Drawer, Pending
 from pipeline.liveportrait.engine_maker import EngineMaker
 from pipeline.liveportrait.engines import Engine
@@ -116,12 +122,12 @@ class LivePortrait:
 
         Raises:
             CheckpointError: a file is missing, damaged, or not the one it should be.
-            ConfigError: an unknown dtype, or a share that is none.
+            ConfigError: an unknown dtype, a device that is not here, or a share that is none.
             OutOfMemoryError, DeviceLostError: what the device says.
         """
         if dtype not in DTYPES:
             raise ConfigError("dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
-        target = torch.device(device)
+        target = device_named(device)
         if memory_share is not None:
             limit_memory(target, memory_share)
         networks = load_networks(Path(weights_dir))

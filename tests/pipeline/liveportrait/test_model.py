@@ -129,6 +129,17 @@ def test_an_unknown_dtype_is_refused(tmp_path: Path) -> None:
         LivePortrait.load(tmp_path, dtype="half")
 
 
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [("tpu", "cuda:NUMBER"), ("cuda:x", "cuda:NUMBER"), ("cuda:99", "no cuda:99"), ("", "''")],
+)
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path, device: str, problem: str) -> None:
+    """Before any file is read, and by the name of the argument."""
+    with pytest.raises(ConfigError, match="device") as caught:
+        LivePortrait.load(tmp_path, device)
+    assert problem in str(caught.value)
+
+
 def test_importing_the_package_does_not_import_torch() -> None:
     """Tables and ratios can be used without it; the class brings it."""
     code = (
