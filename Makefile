@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOCK := config/requirements.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test bench bench-liveportrait chaos soak fuzz install-locked lock audit lint format clean
@@ -43,19 +44,19 @@ format: $(VENV)/.all
 
 # What was tried and nothing else, every file checked by its hash.
 install-locked: $(VENV)/bin/python
-	$(PIP) install -q --require-hashes --no-deps -r requirements.lock
+	$(PIP) install -q --require-hashes --no-deps -r $(LOCK)
 	$(PIP) install -q --no-deps -e .
 	@touch $(VENV)/.core
 
 lock:
 	uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 \
 		--no-header --no-annotate --quiet > requirements.new
-	head -2 requirements.lock | cat - requirements.new > requirements.lock.new
-	mv requirements.lock.new requirements.lock && rm requirements.new
+	head -2 $(LOCK) | cat - requirements.new > $(LOCK).new
+	mv $(LOCK).new $(LOCK) && rm requirements.new
 
 # Asks a service about known vulnerabilities, so it needs the network, and pip-audit.
 audit:
-	pip-audit --requirement requirements.lock --require-hashes --disable-pip
+	pip-audit --requirement $(LOCK) --require-hashes --disable-pip
 
 clean:
 	rm -rf $(VENV)

@@ -10,7 +10,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parents[2]
-ENTRIES = re.split(r"\n(?=\S)", (CHECKOUT / "requirements.lock").read_text("utf-8").strip())
+ENTRIES = re.split(
+    r"\n(?=\S)", (CHECKOUT / "config" / "requirements.lock").read_text("utf-8").strip()
+)
 LOCKED = [entry for entry in ENTRIES if not entry.startswith("#")]
 
 
