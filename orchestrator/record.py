@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 from typing import Final, TextIO
 
 import httpx
@@ -18,7 +19,7 @@ from orchestrator.client import ConnectError, Viewer
 from orchestrator.client.frames import Frame
 from orchestrator.constant_rate import ConstantRate
 from orchestrator.lifecycle import ExitStatus, first_of, signals_to
-from orchestrator.send import DaemonUnreachableError, own_url
+from orchestrator.send import DaemonUnreachableError, own_tls, own_url
 from orchestrator.settings import MAIN_STAGE, Settings
 from orchestrator.video import VideoFile, check_video
 from pipeline.encoding import decode_jpeg
@@ -119,11 +120,12 @@ def record(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
 async def _record(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
     url = (options.url or own_url(settings)).rstrip("/")
     token = settings.auth.token or None
+    tls = None if options.url else own_tls(settings)
     stop = asyncio.Event()
     with signals_to(stop.set, stop.set), ThreadPoolExecutor(1, "video") as writer:
-        stage_fps = await _stage_fps(url, token, options.stage or MAIN_STAGE)
+        stage_fps = await _stage_fps(url, token, options.stage or MAIN_STAGE, tls)
         fps = stage_fps if options.fps is None else options.fps
-        async with Viewer(url, token=token, stage=options.stage) as viewer:
+        async with Viewer(url, token=token, stage=options.stage, ssl=tls) as viewer:
             most = None if options.seconds is None else max(1, round(options.seconds * fps))
             recording = Recording(options.out, ConstantRate(fps, most), fps)
             out.write(f"recording {url} at {fps:g} fps; Ctrl-C ends it\n")
@@ -178,7 +180,9 @@ async def _fill(
     await written(partial(recording.finish, places))
 
 
-async def _stage_fps(url: str, token: str | None, stage: str) -> float:
+async def _stage_fps(
+    url: str, token: str | None, stage: str, tls: SSLContext | None = None
+) -> float:
     """What the stage's frame clock is set to.
 
     Raises:
@@ -187,7 +191,7 @@ async def _stage_fps(url: str, token: str | None, stage: str) -> float:
     address = url.replace("ws", "http", 1) if url.startswith("ws") else url
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        async with httpx.AsyncClient(timeout=ASK_S, headers=headers) as client:
+        async with httpx.AsyncClient(timeout=ASK_S, headers=headers, verify=tls or True) as client:
             answer = await client.get(f"{address}/v1/stages")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DaemonUnreachableError(f"no answer from {address}: {error}") from error
