@@ -61,7 +61,7 @@ async def test_sighup_brings_a_recorded_emotion_in_and_a_wrong_frame_does_not(
                 async for message in viewer:
                     assert isinstance(message, bytes)
                     length = int.from_bytes(message[4:8], "little")
-                    if json.loads(message[8 : 8 + length])["emotion"]["broad_grin"] > 0.95:
+                    if json.loads(message[8 : 8 + length])["emotion"].get("broad_grin", 0.0) > 0.95:
                         break
         await reload("2", "reload_refused")
         assert "broad_grin" in await labels()

@@ -235,6 +235,7 @@ def test_occlusion_by_taps_is_the_convolution() -> None:
     features = torch.randn(16, 3, 64, 64)
     warping = object.__new__(fast_warping.FastWarping)
     warping._occlusion = fast_warping._tap_matrices(conv, 3)
+    warping._last_dtype = torch.float32
     flat = features.transpose(0, 1).reshape(1, -1, 64, 64)
     expected = torch.sigmoid(functional.conv2d(flat, *conv, padding=3))
     assert close(warping._occlude(features), expected, 1e-5)
