@@ -251,7 +251,9 @@ class Daemon:
             files=files,
             detectors=self._detectors,
         )
-        memory = await asyncio.get_running_loop().run_in_executor(files, self._state.load)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(files, self._state.clean_up)
+        memory = await loop.run_in_executor(files, self._state.load)
         stage = await first_of(stages.open(memory), self._stop)
         if stage is None:
             return

@@ -36,7 +36,6 @@ class StateFile:
 
     def load(self) -> dict[str, Any]:
         """Stage name to what it remembers; empty when there is nothing usable."""
-        self._clean_up()
         try:
             if self._path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES} bytes")
@@ -70,8 +69,8 @@ class StateFile:
             Path(temporary).unlink(missing_ok=True)
             raise
 
-    def _clean_up(self) -> None:
-        """Remove what a run that was killed has not finished writing."""
+    def clean_up(self) -> None:
+        """Remove what a run that was killed has not finished writing; nobody may be saving."""
         with contextlib.suppress(OSError):
             for leftover in self._folder.glob(f"{_UNFINISHED}*"):
                 leftover.unlink()

@@ -97,5 +97,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
     """The next run reads the last whole state and leaves no other file behind."""
     StateFile(tmp_path).save(STAGES)
     (tmp_path / ".state-abc123").write_text('{"format": 1, "sta')
-    assert StateFile(tmp_path).load() == STAGES
+    state = StateFile(tmp_path)
+    state.clean_up()
+    assert state.load() == STAGES
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
