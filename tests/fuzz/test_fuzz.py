@@ -68,7 +68,12 @@ COSTLY = {
 def test_no_message_costs_much(data: str) -> None:
     """As large as one may be, made to be expensive: the event loop is not held up."""
     assert len(data) <= 65_536
+    # The best of three: a collection of the garbage of all tests before costs more.
+    assert min(_cost_s(data) for _ in range(3)) < 0.15
+
+
+def _cost_s(data: str) -> float:
     began_s = time.thread_time()
     refusal(data.encode())
     event_codec.peek_id(data)
-    assert time.thread_time() - began_s < 0.15
+    return time.thread_time() - began_s
