@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,6 +268,8 @@ def test_stages_and_characters_survive_a_restart(tmp_path: Path) -> None:
             ("main", "astronaut", 30.0, 128, False),
             ("den", "ada", 12.0, 160, True),
         ]
+        while not httpx.get(f"{second.http}/ready?stage=den").is_success:
+            time.sleep(0.05)
         image = httpx.get(f"{second.http}/v1/snapshot.jpg?stage=den").content
         assert picture(image).shape == (120, 160, 3)
 

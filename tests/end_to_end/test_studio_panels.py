@@ -430,9 +430,7 @@ async def test_a_page_in_the_background_rests(studio_daemon: StudioDaemon, visit
                 await asyncio.sleep(0.05)
         await page.evaluate(hide, False)
         await studio.until("live")
-        await page.wait_for_function(
-            "document.getElementById('viewers').textContent === '1'", timeout=WAIT_MS
-        )
+        await text_of(studio, "#viewers", "^1$")
 
 
 async def test_a_fallback_picture_is_announced(tmp_path: Path, visit: Visit) -> None:
