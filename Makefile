@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := config/requirements.lock
+# One more than there are cores: many tests wait for a process or a socket.
+WORKERS ?= $(shell expr $$($(PYTHON) -c 'import os; print(os.cpu_count() or 1)') + 1)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test bench bench-liveportrait chaos soak fuzz install-locked lock audit lint format clean
@@ -16,7 +18,7 @@ run: $(VENV)/.core
 	@$(BIN)/avatar-orchestrator run
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -n auto $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m tests.benchmarks $(BENCH)

@@ -37,12 +37,8 @@ def _why_not() -> str | None:
 WHY_NOT = _why_not()
 
 
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def seen_of_its_life(output: Path) -> dict[str, str]:
     """What was seen while the unit was put through its life, by name."""
-    if WHY_NOT is not None:
-        pytest.skip(WHY_NOT)
-    output = tmp_path_factory.mktemp("booted")
     where = [str(CHECKOUT), str(output), sys.base_prefix, sysconfig.get_path("purelib")]
     booted = subprocess.run(
         ["bash", str(BOOT), *where],
@@ -58,8 +54,16 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
+@pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 @pytest.mark.timeout(LIFE_S + 60)
-def test_the_unit_lives_under_a_real_systemd(facts: dict[str, str]) -> None:
+def test_the_unit_lives_under_a_real_systemd(tmp_path: Path) -> None:
+    """One life of it, which takes its time, and everything that was seen in it."""
+    facts = seen_of_its_life(tmp_path)
+    for look in (started, sandboxed, kept_its_state, revived, not_tried_for_ever):
+        look(facts)
+
+
+def started(facts: dict[str, str]) -> None:
     """Started means the first frame; a user of its own, no privileges, a reload, a clean stop."""
     assert (facts["start"], facts["active"]) == ("0", "active")
     assert facts["status"] == "publishing astronaut with mesh"
@@ -68,7 +72,7 @@ def test_the_unit_lives_under_a_real_systemd(facts: dict[str, str]) -> None:
     assert facts["stop"] == "0 success"
 
 
-def test_the_sandbox_holds(facts: dict[str, str]) -> None:
+def sandboxed(facts: dict[str, str]) -> None:
     """System calls filtered, no privilege to be had, nothing written but its own state."""
     assert facts["Seccomp:"] == "2"
     assert facts["NoNewPrivs:"] == "1"
@@ -78,13 +82,13 @@ def test_the_sandbox_holds(facts: dict[str, str]) -> None:
     assert facts["home"] == "0"
 
 
-def test_the_state_directory_is_its_own_and_stays(facts: dict[str, str]) -> None:
+def kept_its_state(facts: dict[str, str]) -> None:
     """Private to the service's user, writable, and there after the stop."""
     assert (facts["state:mode"], facts["state:own"], facts["state:writable"]) == ("700", "0", "0")
     assert int(facts["state:kept"]) >= 1
 
 
-def test_a_hung_daemon_is_killed_and_started_again(facts: dict[str, str]) -> None:
+def revived(facts: dict[str, str]) -> None:
     """The watchdog sees that nothing moves; a killed one comes back, too."""
     assert (facts["hung:restarts"], facts["hung:active"]) == ("1", "active")
     assert facts["hung:another"] == "0"
@@ -92,7 +96,7 @@ def test_a_hung_daemon_is_killed_and_started_again(facts: dict[str, str]) -> Non
     assert facts["killed:active"] == "active"
 
 
-def test_what_cannot_work_is_not_tried_for_ever(facts: dict[str, str]) -> None:
+def not_tried_for_ever(facts: dict[str, str]) -> None:
     """A wrong configuration not a second time, a crash until the start limit."""
     assert (facts["config:status"], facts["config:restarts"]) == ("78", "0")
     assert facts["config:state"] == "failed"
