@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.expression.blending import compose
-from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.steps import alone
 from pipeline.types import FaceControls
 
 
@@ -30,6 +31,5 @@ class Look:
             label: canonical.
             intensity: 0 to 1, before the emotion's calibrated maximum.
         """
-        weight = intensity * self.emotions[label].maximum if label != NEUTRAL else 0.0
-        weights = {NEUTRAL: 1.0 - weight} | ({label: weight} if weight else {})
+        weights = alone(label, intensity, self.emotions)
         return compose(weights, self.emotions, gains=self.gains, rest=self.rest)

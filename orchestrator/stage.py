@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -412,8 +413,7 @@ class Stage:
         sample, controls = face_at(self._sequencer, self._performance, due_s)
         self._sampled_s = due_s
         self._switches.frame_begun()
-        wants_steps = self._ladder.wants_steps
-        steps = self._performance.steps(sample.weights, due_s) if wants_steps else ()
+        steps = partial(self._performance.steps, sample.weights, due_s)
         picture = await self._ladder.picture(controls, sample.weights, steps)
         self._lead.observe(self._clock.now() - begun_s)
         await self._clock.sleep_until(due_s)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -14,8 +15,8 @@ from pipeline.types import ARKIT_BLENDSHAPES, FaceControls, Portrait
 Face = tuple[FaceControls, Mapping[str, float]]
 """Controls, and the emotions' weights on them."""
 
-# Two faces that differ by less are the same expression at other strengths: `happy` at its
-# calibrated maximum is 1.9 from neutral, its steps of an eighth are 0.24 apart.
+# Two faces that differ by less are the same expression at other strengths: at their calibrated
+# maxima the bundled emotions are 1.3 to 1.8 from neutral, and an eighth of that is a step.
 NEAR: Final = 0.45
 NEAR_HEAD_DEG: Final = 6.0
 # A step stands for the face itself where no emotion is further off than a step.
@@ -75,9 +76,9 @@ class AheadPlan:
         later: Sequence[Face],
     ) -> None:
         self.portrait = portrait
-        self._first = self._wanted(first)
+        self._first = list(self._wanted(first))
         self._upcoming = upcoming
-        self._later = self._wanted(later)
+        self._later = list(self._wanted(later))
         self._done = 0
         self._failed: set[bytes] = set()
 
@@ -93,14 +94,13 @@ class AheadPlan:
 
     def next(self, renderer: str, cache: FrameCache, maker: FrameMaker) -> WantedFace | None:
         """The first face that is not in the cache."""
-        for faces in (self._first, self._wanted(self._upcoming()), self._later[self._done :]):
-            for face in faces:
-                if face.code in self._failed:
-                    continue
-                if cache.peek(maker.key(renderer, face)) is None:
-                    return face
-                if faces is not self._first and self._is_next_later(face):
-                    self._done += 1
+        for face in chain(self._first, self._coming(), self._later[self._done :]):
+            if face.code in self._failed:
+                continue
+            if cache.peek(maker.key(renderer, face)) is None:
+                return face
+            if self._is_next_later(face):
+                self._done += 1
         return None
 
     def keys(self, renderer: str, maker: FrameMaker) -> list[FrameKey]:
@@ -111,15 +111,13 @@ class AheadPlan:
         """Do not ask for this face again."""
         self._failed.add(face.code)
 
-    def again(self) -> None:
-        """Look for every face again, such as with another renderer."""
-        self._done = 0
-        self._failed.clear()
-
     def _is_next_later(self, face: WantedFace) -> bool:
         return self._done < len(self._later) and self._later[self._done] is face
 
-    def _wanted(self, faces: Iterable[Face]) -> list[WantedFace]:
-        return [
-            WantedFace(self.portrait, face_code(controls), weights) for controls, weights in faces
-        ]
+    def _coming(self) -> Iterator[WantedFace]:
+        # Looked at only as far as needed: telling what comes is the dearest part.
+        yield from self._wanted(self._upcoming())
+
+    def _wanted(self, faces: Iterable[Face]) -> Iterator[WantedFace]:
+        for controls, weights in faces:
+            yield WantedFace(self.portrait, face_code(controls), weights)

@@ -152,7 +152,7 @@ class FallbackLadder:
 
     @property
     def wants_steps(self) -> bool:
-        """`picture` can make use of simplified faces."""
+        """A renderer can make use of simplified faces: those of `show` that may come later."""
         return any(rung.background for rung in self._rungs)
 
     @property
@@ -255,14 +255,17 @@ class FallbackLadder:
     # --- pictures -------------------------------------------------------------------------
 
     async def picture(
-        self, controls: FaceControls, weights: Mapping[str, float], steps: Sequence[Face] = ()
+        self,
+        controls: FaceControls,
+        weights: Mapping[str, float],
+        steps: Callable[[], Sequence[Face]] = tuple,
     ) -> Picture:
         """The best picture of this face that can be had within the deadline.
 
         Args:
             weights: label to weight of the emotions on this face, to be reported with it.
-            steps: the face simplified, such as without idle life, for a renderer that draws
-                ahead; what is least missed left out first. Not needed unless `wants_steps`.
+            steps: gives the face simplified, such as without idle life, what is least missed left
+                out first. Asked where a renderer's own frame of nearly that face has to do.
 
         Raises:
             RuntimeError: no portrait is on stage.
@@ -283,7 +286,7 @@ class FallbackLadder:
         return await self._fade.next(picture, self._clock())
 
     async def _best(
-        self, wanted: WantedFace, steps: Sequence[Face], shown: _Shown
+        self, wanted: WantedFace, steps: Callable[[], Sequence[Face]], shown: _Shown
     ) -> tuple[Picture, str]:
         end_s = self._clock() + self._deadline_s
         problem: str | None = None
@@ -299,7 +302,7 @@ class FallbackLadder:
                 return picture, rung.name
             if rung.ahead or (rung.background and (rung.health.late or not rung.health.reason)):
                 # Its own frame of much the same face looks better than another renderer's.
-                step = stand_in(self._cache, self._maker, rung.name, wanted.portrait, steps)
+                step = stand_in(self._cache, self._maker, rung.name, wanted.portrait, steps())
                 if step is not None:
                     return self._step(*step, wanted, None if rung.ahead else drawn), rung.name
             problem = problem or drawn

@@ -10,12 +10,12 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.expression.blending import compose, idle_amplitude
-from orchestrator.expression.emotions import NEUTRAL, EmotionTable
+from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.idle import IdleAmplitude, IdleLife, IdleOffsets
 from orchestrator.expression.injection import Injection
 from orchestrator.expression.mood import MoodLayer, MoodOffsets
 from orchestrator.expression.states import IdleSet, StateLayer
-from orchestrator.expression.steps import every_step, lids, stepped, stepped_mouth
+from orchestrator.expression.steps import alone, every_step, lids, stepped, stepped_mouth
 from pipeline.types import Activity, DirectControls, FaceControls, Mood
 
 
@@ -94,7 +94,7 @@ class Performance:
     ) -> tuple[tuple[FaceControls, dict[str, float]], ...]:
         """This moment's face simplified, with its blink if there is one and without.
 
-        None while producers send controls directly: no simple face does justice to those.
+        Empty while producers send controls directly: no simple face does justice to those.
         """
         if self._injection.active:
             return ()
@@ -137,8 +137,7 @@ class Performance:
         """Neutral and the peak of each emotion, without idle life, with their weights."""
         faces = []
         for label in self._emotions.labels:
-            weight = self._emotions[label].maximum if label != NEUTRAL else 0.0
-            weights = {NEUTRAL: 1.0 - weight} | ({label: weight} if weight else {})
+            weights = alone(label, 1.0, self._emotions)
             face = compose(weights, self._emotions, gains=self._gains, rest=self._rest)
             faces.append((face, weights))
         return faces

@@ -42,6 +42,16 @@ def with_neutral(weights: Mapping[str, float]) -> dict[str, float]:
     return {NEUTRAL: max(0.0, 1.0 - sum(weights.values())), **weights}
 
 
+def alone(label: str, intensity: float, emotions: EmotionTable) -> dict[str, float]:
+    """The weights of one emotion by itself.
+
+    Args:
+        intensity: 0 to 1, before the emotion's calibrated maximum.
+    """
+    weight = intensity * emotions[label].maximum if label != NEUTRAL else 0.0
+    return with_neutral({label: weight} if weight else {})
+
+
 def lids(blink: float) -> float:
     """How far the lids are shut, as one of `LIDS`."""
     return min(LIDS, key=lambda lid: abs(lid - blink))
@@ -62,7 +72,7 @@ def every_step(emotions: EmotionTable) -> Iterator[tuple[dict[str, float], float
         yield with_neutral({}), lid
     for step in _ORDER:
         for label in labels:
-            yield with_neutral({label: step / STEPS * emotions[label].maximum}), 0.0
+            yield alone(label, step / STEPS, emotions), 0.0
     for lid in reversed(LIDS[1:]):
         for label in labels:
-            yield with_neutral({label: emotions[label].maximum}), lid
+            yield alone(label, 1.0, emotions), lid

@@ -69,7 +69,10 @@ class FakeLadder:
         self.shown.append(portrait.name)
 
     async def picture(
-        self, controls: FaceControls, weights: Mapping[str, float], steps: Sequence[Face] = ()
+        self,
+        controls: FaceControls,
+        weights: Mapping[str, float],
+        steps: Callable[[], Sequence[Face]] = tuple,
     ) -> FakePicture:
         self.pictures += 1
         await self.clock.sleep_until(self.clock.now() + self.render_s)

@@ -225,7 +225,7 @@ async def test_a_hiccup_is_bridged_by_its_own_nearest_face(theatre: Theatre) -> 
     theatre.renderer(NAME).then(gate)
     with theatre.haste():
         steps = [(smile(0.25), {"happy": 0.25, "neutral": 0.75})]
-        picture = await theatre.ladder.picture(smile(0.27), {"happy": 0.27}, steps)
+        picture = await theatre.ladder.picture(smile(0.27), {"happy": 0.27}, lambda: steps)
     assert picture.key.family.renderer == NAME
     assert picture.degraded == f"{NAME}: no frame within {HASTE_S * 1000:.0f} ms"
     gate.open()
@@ -245,7 +245,7 @@ async def test_a_slow_one_draws_ahead_and_serves_from_the_cache(slow: Theatre) -
         wanted = {"happy": 0.41, "neutral": 0.59}
         async with asyncio.timeout(10.0):
             while True:
-                picture = await slow.ladder.picture(smile(0.41), wanted, steps)
+                picture = await slow.ladder.picture(smile(0.41), wanted, lambda: steps)
                 if picture.key.family.renderer == NAME and picture.exact:
                     break
                 slow.clock.now_s += FADE_S
@@ -292,7 +292,7 @@ async def test_a_face_that_is_not_there_yet_is_drawn_by_the_next(slow: Theatre) 
         await slow.picture(0.0)
         await until(lambda: slow.ladder.degraded is None)
         steps = [(smile(1.0), {"happy": 1.0})]
-        picture = await slow.ladder.picture(smile(1.0), {"happy": 1.0}, steps)
+        picture = await slow.ladder.picture(smile(1.0), {"happy": 1.0}, lambda: steps)
     assert (picture.key.family.renderer.split()[0], picture.exact) == ("mesh", True)
     assert picture.degraded == f"{NAME}: this face is not drawn ahead yet"
 
