@@ -118,7 +118,7 @@ class CharactersEndpoint:
         Refusal(422, "there is no clear face in the picture, or `gains` names an unknown emotion"),
         Refusal(502, "the picture could not be fetched"),
         Refusal(503, "it could not be kept, or too much is waiting"),
-        body=Body((CharacterForm,), MULTIPART),
+        body=Body((CharacterForm,), MULTIPART, json=(CharacterRequest,)),
         tag="Characters",
     )
     async def add(self, request: web.Request) -> web.Response:

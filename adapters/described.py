@@ -88,12 +88,14 @@ class Body:
         types: any one of them; the fields of a form where `content` is one.
         content: its content type.
         also: further content types in which the same may come.
+        json: any one of them may come instead, as a JSON object.
         examples: name to example.
     """
 
     types: tuple[Any, ...]
     content: str = JSON
     also: tuple[str, ...] = ()
+    json: tuple[Any, ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -216,8 +216,10 @@ class _Operation:
             fields.update({name: _without_null(each) for name, each in fields.items()})
         if body.examples:
             media["examples"] = {name: {"value": each} for name, each in body.examples.items()}
-        contents = (body.content, *body.also)
-        return {"required": True, "content": dict.fromkeys(contents, media)}
+        contents = dict.fromkeys((body.content, *body.also), media)
+        if body.json:
+            contents[JSON] = {"schema": self._schemas.of(*body.json)}
+        return {"required": True, "content": contents}
 
     def _responses(self) -> dict[str, Any]:
         """By status; where several have the same one, any of their bodies."""

@@ -155,6 +155,16 @@ def test_posts_are_answered_as_described(daemon: DaemonProcess, openapi: Contrac
     assert statuses == {200, 202, 400, 404, 409}
 
 
+def test_a_character_may_come_as_a_form_or_as_json(openapi: Contract) -> None:
+    """Each with the type that checks it: a file in the one, an address in the other."""
+    content = openapi.document["paths"]["/v1/characters"]["post"]["requestBody"]["content"]
+    named = {kind: media["schema"]["$ref"].rpartition("/")[2] for kind, media in content.items()}
+    assert named == {
+        "multipart/form-data": "CharacterForm",
+        "application/json": "CharacterRequest",
+    }
+
+
 def test_what_comes_and_goes_is_answered_as_described(
     daemon: DaemonProcess, openapi: Contract
 ) -> None:
@@ -172,6 +182,7 @@ def test_what_comes_and_goes_is_answered_as_described(
         ("POST /v1/characters", "/v1/characters", 201, form(name="me", portrait=portrait)),
         ("POST /v1/characters", "/v1/characters", 409, form(name="me", portrait=portrait)),
         ("POST /v1/characters", "/v1/characters", 400, form(name="you")),
+        ("POST /v1/characters", "/v1/characters", 400, {"json": {"name": "you"}}),
         ("GET /v1/characters", "/v1/characters", 200, {}),
         (THUMBNAIL, "/v1/characters/me/thumbnail.jpg", 200, {}),
         ("DELETE /v1/characters/{name}", "/v1/characters/me", 204, {}),
