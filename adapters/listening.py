@@ -13,12 +13,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from adapters.reception import FIRST_REQUEST_S, Reception
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PortTakenError
 
 BACKLOG: Final = 1024  # connections that the kernel holds for us: a crowd of viewers at once
 
 _NO_SUCH_ADDRESS: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _KEEP_ALIVE_S: Final = 75.0
+_LONGEST_PROBE_S: Final = 32_767  # tcp(7): the kernel takes no more
 _LINGER_S: Final = 2.0  # how long the rest of a refused body is read and discarded
 _TLS_GOODBYE_S: Final = 2.0
 
@@ -69,7 +70,8 @@ async def serve(
     Args:
         host: name or address; empty is every address, `::` is every IPv6 and IPv4 address.
         port: TCP port; 0 takes a free one.
-        tcp_user_timeout_s: the kernel drops a client that acknowledges nothing for so long.
+        tcp_user_timeout_s: the kernel drops a client that acknowledges nothing for so long,
+            and asks one that nothing is sent to whether it is still there.
         shutdown_s: what running requests get when the server is closed.
         tls: speak TLS with this; None speaks plainly.
         most: connections at a time; those beyond are hung up on. None is as many as come.
@@ -78,6 +80,7 @@ async def serve(
 
     Raises:
         ConfigError: cannot listen there; names `server.host` or `server.port`.
+        PortTakenError: another process does.
     """
     sockets = await _listen(host, port, tcp_user_timeout_s)
     runner = web.AppRunner(application, shutdown_timeout=shutdown_s)
@@ -138,7 +141,7 @@ async def _listen(host: str, port: int, tcp_user_timeout_s: float) -> list[socke
                 continue
             _close_all(sockets)
             raise _cannot_listen(host, port, error) from error
-        _set_user_timeout(bound, tcp_user_timeout_s)
+        _notice_vanishing(bound, tcp_user_timeout_s)
         sockets.append(bound)
     if missing is not None and not sockets:
         raise _cannot_listen(host, port, missing) from missing
@@ -163,15 +166,24 @@ def _bound(family: int, address: tuple[Any, ...], alone: bool) -> socket.socket:
     return made
 
 
-def _set_user_timeout(listening: socket.socket, timeout_s: float) -> None:
-    """Inherited by connections, where the system has it.
+def _notice_vanishing(listening: socket.socket, timeout_s: float) -> None:
+    """Have connections end whose far end is gone without a goodbye; they inherit all of this.
 
-    Pings alone do not notice a client whose receive window is shut, because closing waits
-    for what is still to be sent.
+    Pings alone do not notice a client whose receive window is shut, because closing waits for
+    what is still to be sent. And nobody pings who watches a frame a minute, or has been answered:
+    the kernel asks those by itself after a third of the time, and again every third of it.
     """
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        timeout_ms = int(timeout_s * 1000)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    probe_s = min(max(1, round(timeout_s / 3.0)), _LONGEST_PROBE_S)
+    options = {
+        "TCP_USER_TIMEOUT": int(timeout_s * 1000),
+        "TCP_KEEPIDLE": probe_s,
+        "TCP_KEEPINTVL": probe_s,
+    }
+    for name, value in options.items():
+        option = getattr(socket, name, None)  # not every system has all of them
+        if option is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _close_all(sockets: list[socket.socket]) -> None:
@@ -179,13 +191,10 @@ def _close_all(sockets: list[socket.socket]) -> None:
         each.close()
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError | PortTakenError:
     match error.errno:
         case errno.EADDRINUSE:
-            return ConfigError(
-                "server.port",
-                f"port {port} is in use by another program; stop that, or choose another port",
-            )
+            return PortTakenError("server.port", "TCP", port)
         case errno.EACCES | errno.EPERM:
             return ConfigError(
                 "server.port",

@@ -8,6 +8,7 @@ one anyway. A datagram that is wrong is counted and changes nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from adapters import osc
 from adapters.access import is_loopback
 from adapters.marionette import FORGET_S, Marionette, VmcError
 from adapters.osc import OscError
-from pipeline.errors import ConfigError, ErrorCode, InvalidEventError
+from pipeline.errors import ConfigError, ErrorCode, InvalidEventError, PortTakenError
 from pipeline.ports import DaemonPort, Metric, Metrics
 from pipeline.types import Failure, StageReply
 
@@ -126,6 +127,7 @@ class VmcInput(asyncio.DatagramProtocol):
 
         Raises:
             ConfigError: cannot listen there; names `vmc.host` or `vmc.port`.
+            PortTakenError: another process does.
         """
         bound = await _bound(host, port)
         loop = asyncio.get_running_loop()
@@ -265,6 +267,7 @@ async def _bound(host: str, port: int) -> socket.socket:
 
     Raises:
         ConfigError: there is none.
+        PortTakenError: another process listens there.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -282,5 +285,7 @@ async def _bound(host: str, port: int) -> socket.socket:
             bound.close()
         else:
             return bound
+    if failed is not None and failed.errno == errno.EADDRINUSE:
+        raise PortTakenError("vmc.port", "UDP", port) from failed
     why = "it has no address" if failed is None else failed.strerror
     raise ConfigError("vmc.port", f"UDP {host}:{port} cannot be listened on: {why}") from failed

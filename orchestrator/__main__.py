@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from orchestrator import __version__
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings, load_settings
-from pipeline.errors import AvatarError, ConfigError
+from pipeline.errors import AvatarError, ConfigError, PortTakenError
 
 # Before anything imports numpy: OpenBLAS would answer each small product of a frame with threads
 # that spin for more, which costs half a core and gains nothing.
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except ConfigError as error:
         return _complain(error, ExitStatus.CONFIG)
+    except PortTakenError as error:
+        return _complain(error, ExitStatus.UNAVAILABLE)
     except AvatarError as error:
         return _complain(error, ExitStatus.SOFTWARE)
     except KeyboardInterrupt:

@@ -87,6 +87,7 @@ def run_daemon(settings: Settings, config_file: Path) -> int:
 
     Raises:
         ConfigError: the daemon can never run like this.
+        PortTakenError: another process listens on one of its ports.
     """
     set_up_process(settings.limits)
     for untidy in UNTIDY_HEADERS:

@@ -96,6 +96,7 @@ class HttpSide:
 
         Raises:
             ConfigError: the settings' address or access rules cannot be used.
+            PortTakenError: another process listens there.
         """
         settings, desk = self._settings, self._desk
         endpoints = (

@@ -2,6 +2,7 @@
 
     AvatarError
     ├── ConfigError              settings, emotions or characters are wrong; trying again is no use
+    ├── PortTakenError           somebody else listens where the daemon is to; may be free soon
     ├── InvalidEventError        a producer's message cannot be taken (code, field, suggestions)
     ├── PortraitError            a portrait cannot be used: unreadable, too large, no face
     ├── RenderError              a frame could not be drawn; a lower rung of the ladder may serve
@@ -67,6 +68,31 @@ class ConfigError(AvatarError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
+
+
+class PortTakenError(AvatarError):
+    """Another process listens where the daemon is to: often one before it that still closes.
+
+    Args:
+        where: full path of the key (`server.port`).
+        kind: `TCP` or `UDP`.
+        port: its number.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, where: str, kind: str, port: int) -> None:
+        super().__init__(where, kind, port)
+        self.where = where
+        self.kind = kind
+        self.port = port
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: {self.kind} port {self.port} is in use, most likely by another "
+            "avatar-orchestrator that runs or is still closing (`avatar-orchestrator doctor` "
+            "says who has it); stop that, or choose another port"
+        )
 
 
 class InvalidEventError(AvatarError):

@@ -25,6 +25,7 @@ LINE_CHARS: Final = 300
 GRAVE: Final = ("warning", "error", "critical")
 STATUSES: Final = {
     "64": "wrong command line: see ExecStart of the unit",
+    "69": "another process has the daemon's port: see Ports, below",
     "70": "an error in the daemon: see the log",
     "75": "the GPU was lost: see nvidia-smi and the kernel's log",
     "78": "wrong settings: avatar-orchestrator check --config with the unit's file",

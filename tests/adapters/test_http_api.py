@@ -22,6 +22,7 @@ from pipeline.errors import (
     ErrorCode,
     InvalidEventError,
     OutOfMemoryError,
+    PortTakenError,
     RenderError,
 )
 from pipeline.ports import Reply
@@ -724,7 +725,7 @@ async def test_everywhere_is_ipv4_and_ipv6(host: str) -> None:
 async def test_a_port_in_use_is_a_clear_error() -> None:
     """It names the setting and the port."""
     async with listening("127.0.0.1") as server:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(PortTakenError) as caught:
             await serve(small_application(), "127.0.0.1", server.port)
         assert caught.value.where == "server.port"
         assert str(server.port) in str(caught.value)

@@ -292,18 +292,24 @@ def run_refused(**environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_boot_that_can_never_succeed_has_its_own_status(tmp_path: Path) -> None:
-    """Wrong settings, a missing character and a taken port end with 78 and name the key."""
+    """Wrong settings and a missing character end with 78 and name the key."""
     state = {"AVATAR_STATE__DIR": str(tmp_path)}
     wrong = run_refused(AVATAR_STAGE__FPS="500", **state)
     assert (wrong.returncode, "stage.fps" in wrong.stderr) == (78, True)
     missing = run_refused(AVATAR_STAGE__CHARACTER="nobody", AVATAR_SERVER__PORT="0", **state)
     assert (missing.returncode, "stage.character" in missing.stderr) == (78, True)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        busy = run_refused(AVATAR_SERVER__PORT=port, **state)
-    assert (busy.returncode, "server.port" in busy.stderr) == (78, True)
     open_door = run_refused(AVATAR_SERVER__HOST="0.0.0.0", AVATAR_SERVER__PORT="0", **state)
     assert (open_door.returncode, "auth.token" in open_door.stderr) == (78, True)
+
+
+def test_a_taken_port_is_worth_another_try(tmp_path: Path) -> None:
+    """An old process may be about to let go of it: 69, which systemd starts again, and its name."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        busy = run_refused(AVATAR_SERVER__PORT=port, AVATAR_STATE__DIR=str(tmp_path))
+    assert busy.returncode == 69
+    assert f"server.port: TCP port {port} is in use" in busy.stderr
+    assert "Traceback" not in busy.stderr
 
 
 def test_usage_errors_have_their_own_status() -> None:
