@@ -22,6 +22,7 @@ from adapters import event_codec
 from adapters.access import HttpLimits, bearer_subprotocols
 from adapters.described import Answer, Refusal, StageQuery, described
 from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
+from adapters.reception import vanished
 from pipeline.ports import DaemonPort, Metric, Metrics, StagePort
 
 log = structlog.get_logger()
@@ -310,6 +311,8 @@ class EventsEndpoint:
             connection.part(Parting.SHUTDOWN)
         try:
             parting = await connection.serve()
+            if parting in (Parting.LEFT, Parting.BROKEN) and vanished(request):
+                parting = Parting.VANISHED
         finally:
             del self._connections[connection]
             about.info(

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, hdrs, web
 from adapters import frame_codec, tcp
 from adapters.access import bearer_subprotocols
 from adapters.described import Answer, Refusal, described
+from adapters.reception import vanished
 from adapters.viewer import Audience, Memo, Parting, Viewer
 from adapters.viewer_query import Framing, ViewerQuery
 from pipeline.ports import DaemonPort, StagePort
@@ -120,6 +121,7 @@ class FramesEndpoint:
             writer,
             self._memo(stage, query),
             max_fps=query.max_fps,
+            vanished=partial(vanished, request),
             clock=self._audience.clock,
         )
         listener = asyncio.create_task(_listen(response, viewer))

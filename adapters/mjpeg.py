@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -11,6 +12,7 @@ from aiohttp.http import HttpVersion11
 
 from adapters import tcp
 from adapters.described import Answer, Refusal, described
+from adapters.reception import vanished
 from adapters.viewer import Audience, Memo, Parting, Viewer
 from adapters.viewer_query import MaxFps, ViewerQuery
 from pipeline.errors import ErrorCode, InvalidEventError
@@ -106,6 +108,7 @@ class MjpegEndpoint:
             writer,
             self._memo(stage, chunked),
             max_fps=query.max_fps,
+            vanished=partial(vanished, request),
             clock=self._audience.clock,
         )
         parting = Parting.LEFT

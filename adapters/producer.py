@@ -33,7 +33,8 @@ _PATIENCE_S: Final = 5.0  # refusals beyond so many seconds' worth of the limit 
 class Parting(StrEnum):
     """Why a connection ends."""
 
-    LEFT = "left"  # the producer closed it, or vanished
+    LEFT = "left"  # the producer closed it, or its program ended
+    VANISHED = "vanished"  # its machine has gone without a goodbye
     STALLED = "stalled"  # it does not read its answers
     FLOODING = "flooding"
     BROKEN = "broken"  # no answer to a ping, no WebSocket, or a message over the size limit

@@ -9,6 +9,7 @@ files and for the connections that it makes itself with them.
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,7 @@ log = structlog.get_logger()
 
 FIRST_REQUEST_S: Final = 10.0
 """From the connection, or TLS handshake, to the last header of the first request."""
+_NO_ANSWER: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
 
 
 class Reception:
@@ -67,10 +69,20 @@ class Reception:
         self.present -= 1
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's side of a connection, with a deadline for the first request."""
+def vanished(request: web.Request) -> bool:
+    """The client's machine or its network has gone without a goodbye, as the kernel found out."""
+    connection = request.protocol
+    return isinstance(connection, _Connection) and connection.vanished
 
-    __slots__ = ("_deadline", "_reception")
+
+class _Connection(web.RequestHandler):
+    """aiohttp's side of a connection, with a deadline for the first request.
+
+    Attributes:
+        vanished: it has ended because nothing came from the other end any more.
+    """
+
+    __slots__ = ("_deadline", "_reception", "vanished")
 
     def __init__(
         self, server: web.Server, *, reception: Reception, loop: Any, **options: Any
@@ -78,6 +90,7 @@ class _Connection(web.RequestHandler):
         super().__init__(server, loop=loop, **options)
         self._reception = reception
         self._deadline: asyncio.TimerHandle | None = None
+        self.vanished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -90,6 +103,7 @@ class _Connection(web.RequestHandler):
             self._deadline = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER
         super().connection_lost(exc)
         self._reception.leave()
         if self._deadline is not None:

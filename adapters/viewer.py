@@ -43,7 +43,8 @@ class Drain(Protocol):
 class Parting(StrEnum):
     """Why a viewer no longer gets frames."""
 
-    LEFT = "left"  # it closed the connection, or it is gone
+    LEFT = "left"  # it closed the connection, or its program ended
+    VANISHED = "vanished"  # its machine has gone without a goodbye
     STALLED = "stalled"  # it took nothing for too long
     SHUTDOWN = "shutdown"
     REMOVED = "removed"  # its stage has been
@@ -100,6 +101,7 @@ class Viewer:
         writer: waits until the connection has taken everything.
         message: makes the bytes to write.
         max_fps: skip frames beyond this rate; they do not count as missed.
+        vanished: whether a connection that has ended did so because nothing came from its far end.
         clock: monotonic seconds.
     """
 
@@ -115,6 +117,7 @@ class Viewer:
         "_seq",
         "_transport",
         "_uptake",
+        "_vanished",
         "_waiting",
         "_writer",
         "dropped",
@@ -131,6 +134,7 @@ class Viewer:
         message: Message,
         *,
         max_fps: float | None = None,
+        vanished: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kind = kind
@@ -139,6 +143,7 @@ class Viewer:
         self._writer = writer
         self._message = message
         self._pace = None if max_fps is None else Pace(max_fps)
+        self._vanished = vanished
         self._clock = clock
         self._uptake = Uptake(transport, clock())
         self._seq: int | None = None
@@ -201,6 +206,13 @@ class Viewer:
     async def ended(self) -> Parting:
         """Wait for `end`."""
         await self._ended.wait()
+        assert self.parting is not None
+        return self.parting
+
+    def explain(self) -> Parting:
+        """Why it has ended, with what has become known of its connection since."""
+        if self.parting is Parting.LEFT and self._vanished():
+            self.parting = Parting.VANISHED
         assert self.parting is not None
         return self.parting
 
@@ -328,7 +340,7 @@ class Audience:
             del self._viewers[viewer], self._watching[viewer]
             line.info(
                 "viewer_closed",
-                parting=str(viewer.parting),
+                parting=viewer.explain().value,
                 sent=viewer.sent,
                 dropped=viewer.dropped,
                 seconds=round(self.clock() - began_s, 1),

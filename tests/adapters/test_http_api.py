@@ -756,14 +756,20 @@ async def test_a_port_that_is_not_permitted_is_a_clear_error(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
-async def test_connections_inherit_the_user_timeout() -> None:
-    """A client that acknowledges nothing is dropped by the kernel."""
+async def test_connections_inherit_how_long_silence_lasts() -> None:
+    """The kernel drops a client that acknowledges nothing, and asks one that is sent nothing."""
+    wanted = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 12_500,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 4,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 4,
+    }
     seen: list[int] = []
 
     async def look(request: web.Request) -> web.Response:
         assert request.transport is not None
         connection = request.transport.get_extra_info("socket")
-        seen.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        seen.extend(connection.getsockopt(*option) for option in wanted)
         return web.Response()
 
     application = web.Application()
@@ -772,7 +778,7 @@ async def test_connections_inherit_the_user_timeout() -> None:
     async with httpx.AsyncClient() as client:
         await client.get(f"http://127.0.0.1:{server.port}/")
     await server.close()
-    assert seen == [12_500]
+    assert seen == list(wanted.values())
 
 
 async def test_closing_lets_requests_end_and_cuts_those_that_do_not() -> None:

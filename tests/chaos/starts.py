@@ -191,6 +191,6 @@ MOMENTS = (
     Moment("SIGTERM while a renderer loads aside", _while_it_loads_aside),
     Moment("SIGTERM in the middle of a render that hangs", _while_it_renders),
     Moment("SIGTERM with full queues and viewers that take nothing", _with_full_queues),
-    Moment("two daemons on one port", _two_on_one_port, (78,)),
-    Moment("a port in use", _port_in_use, (78,)),
+    Moment("two daemons on one port", _two_on_one_port, (69,)),
+    Moment("a port in use", _port_in_use, (69,)),
 )
