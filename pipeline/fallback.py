@@ -12,6 +12,7 @@ cache. Where the renderer that is shown changes, the pictures cross-fade.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -259,10 +260,14 @@ class FallbackLadder:
         controls: FaceControls,
         weights: Mapping[str, float],
         steps: Callable[[], Sequence[Face]] = tuple,
+        *,
+        by_s: float = math.inf,
     ) -> Picture:
         """The best picture of this face that can be had within the deadline.
 
         Args:
+            by_s: the stream pauses if there is no picture by then (on `clock`). A renderer that
+                usually makes it is not waited for any longer.
             weights: label to weight of the emotions on this face, to be reported with it.
             steps: gives the face simplified, such as without idle life, what is least missed left
                 out first. Asked where a renderer's own frame of nearly that face has to do.
@@ -276,7 +281,7 @@ class FallbackLadder:
         self._host.rescue()
         shown = self._shown
         wanted = self._wanted = WantedFace(shown.portrait, face_code(controls), weights)
-        picture, source = await self._best(wanted, steps, shown)
+        picture, source = await self._best(wanted, steps, shown, by_s)
         self._recovery.problem = picture.degraded
         if picture.key.family.renderer in self._host.names:
             self._drawing = picture.key.family.renderer
@@ -286,7 +291,11 @@ class FallbackLadder:
         return await self._fade.next(picture, self._clock())
 
     async def _best(
-        self, wanted: WantedFace, steps: Callable[[], Sequence[Face]], shown: _Shown
+        self,
+        wanted: WantedFace,
+        steps: Callable[[], Sequence[Face]],
+        shown: _Shown,
+        by_s: float,
     ) -> tuple[Picture, str]:
         end_s = self._clock() + self._deadline_s
         problem: str | None = None
@@ -296,7 +305,7 @@ class FallbackLadder:
             if frame is not None:
                 source = CACHED if rung.health.reason else rung.name
                 return self._exact(key, frame, wanted, problem), source
-            drawn = await self._drawn_in_time(rung, wanted, end_s)
+            drawn = await self._drawn_in_time(rung, wanted, end_s, by_s)
             if not isinstance(drawn, str):
                 picture = self._exact(drawn.key, drawn.frame, wanted, problem, fresh=True)
                 return picture, rung.name
@@ -308,21 +317,28 @@ class FallbackLadder:
             problem = problem or drawn
         return self._stand_in(wanted, shown, problem)
 
-    async def _drawn_in_time(self, rung: Rung, wanted: WantedFace, end_s: float) -> MadeFrame | str:
+    async def _drawn_in_time(
+        self, rung: Rung, wanted: WantedFace, end_s: float, by_s: float
+    ) -> MadeFrame | str:
         """The frame, or why there is none."""
         reason = self._obstacle(rung)
         if reason is not None:
             return reason
+        begun_s = self._clock()
         if rung is not self._rungs[-1]:
             end_s -= min(_RESERVE_S, _RESERVE_SHARE * self._deadline_s)
+            by_s -= min(_RESERVE_S, 0.5 * (by_s - begun_s))
+        if by_s - begun_s < rung.took_s <= self._deadline_s:
+            by_s = end_s
         future = self._maker.submit(rung.name, wanted, "picture")
         try:
-            await asyncio.wait((future,), timeout=max(0.0, end_s - self._clock()))
+            await asyncio.wait((future,), timeout=max(0.0, min(by_s, end_s) - begun_s))
         except asyncio.CancelledError:
             future.cancel()
             raise
         if not future.done():
-            return self._missed(rung, future)
+            return self._missed(rung, future, begun_s, overdue=by_s >= end_s)
+        rung.took_s = self._clock() - begun_s
         error = future.exception()
         if error is None:
             rung.health.succeeded(self._clock())
@@ -356,28 +372,44 @@ class FallbackLadder:
             return None
         if not rung.late:
             return f"{rung.name}: busy"
-        if self._clock() - since_s > _PATIENCE * self._deadline_s:
+        busy_s = self._clock() - since_s
+        if busy_s > _PATIENCE * self._deadline_s:
             return self._recovery.too_late(rung)
-        return self._recovery.late_text(rung)
+        return self._late(rung, overdue=busy_s >= self._deadline_s)
 
-    def _missed(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> str:
+    def _missed(
+        self, rung: Rung, future: asyncio.Future[MadeFrame], begun_s: float, *, overdue: bool
+    ) -> str:
         rung.blocker = self._host.worker(rung.name).running
         # Where nothing runs, the frame is drawn and being encoded.
         rung.late = rung.blocker is future or rung.blocker is None
+        rung.overdue = False
         if not rung.late:
             # Somebody else's job is in the way, such as a portrait being prepared.
             future.cancel()
             return f"{rung.name}: busy"
         # What becomes of it still matters: its frame goes to the cache, a lost device counts.
-        future.add_done_callback(partial(self._late_end, rung))
-        self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
-        rung.health.missed(self._clock(), self._recovery.late_text(rung))
+        future.add_done_callback(partial(self._late_end, rung, begun_s))
+        return self._late(rung, overdue=overdue)
+
+    def _late(self, rung: Rung, *, overdue: bool) -> str:
+        """What is said of a frame that is not there; missing the deadline counts once."""
+        if not overdue:
+            return f"{rung.name}: no frame in time for its tick"
+        if not rung.overdue:
+            rung.overdue = True
+            self._metrics.count(Metric.RENDER_FAILURES, renderer=rung.name, reason="timeout")
+            rung.health.missed(self._clock(), self._recovery.late_text(rung))
         return self._recovery.late_text(rung)
 
-    def _late_end(self, rung: Rung, future: asyncio.Future[MadeFrame]) -> None:
+    def _late_end(self, rung: Rung, begun_s: float, future: asyncio.Future[MadeFrame]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and not was_crowded_out(error):
             self._recovery.failed(rung, error)
+        elif error is None and not future.cancelled():
+            rung.took_s = self._clock() - begun_s
+            rung.render_s = future.result().render_s
+            self._late(rung, overdue=rung.took_s > self._deadline_s)
 
     def _stand_in(
         self, wanted: WantedFace, shown: _Shown, problem: str | None

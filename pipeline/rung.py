@@ -21,8 +21,10 @@ class Rung:
         blocker: the job that kept the last picture waiting in vain. Until it is over, waiting
             again would only slow the stream down.
         late: that job is the stage's own.
+        overdue: it has been noted that this job missed the deadline.
         drawing_ahead: the face that it draws ahead now.
         render_s: what its last frame took.
+        took_s: the same with waiting for the renderer and encoding.
     """
 
     source: RendererSource
@@ -33,8 +35,10 @@ class Rung:
     quick: int = 0
     blocker: asyncio.Future[object] | None = None
     late: bool = False
+    overdue: bool = False
     drawing_ahead: asyncio.Future[MadeFrame] | None = None
     render_s: float = 0.0
+    took_s: float = 0.0
 
     @property
     def name(self) -> str:

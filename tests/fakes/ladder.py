@@ -1,6 +1,7 @@
 """A ladder that draws nothing: pictures say which face they would show."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,8 @@ class FakeLadder:
         controls: FaceControls,
         weights: Mapping[str, float],
         steps: Callable[[], Sequence[Face]] = tuple,
+        *,
+        by_s: float = math.inf,
     ) -> FakePicture:
         self.pictures += 1
         await self.clock.sleep_until(self.clock.now() + self.render_s)

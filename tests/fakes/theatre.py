@@ -99,6 +99,11 @@ class Theatre:
     async def picture(self, strength: float, **weights: float) -> Picture:
         return await self.ladder.picture(smile(strength), weights or {"happy": strength})
 
+    async def picture_by(self, in_s: float, strength: float) -> Picture:
+        """The stream would pause if it took longer than `in_s`."""
+        by_s = self.clock.now_s + in_s
+        return await self.ladder.picture(smile(strength), {"happy": strength}, by_s=by_s)
+
     async def recovered(self) -> None:
         """Let the probe that is due run to its end."""
         await until(lambda: self.ladder.degraded is None)

@@ -67,11 +67,16 @@ class SeeingLadder(FakeLadder):
         self.seen: list[tuple[float, FaceControls, dict[str, float]]] = []
 
     async def picture(
-        self, controls: FaceControls, weights: Any, steps: Sequence[Face] = ()
+        self,
+        controls: FaceControls,
+        weights: Any,
+        steps: Sequence[Face] = (),
+        *,
+        by_s: float = math.inf,
     ) -> FakePicture:
         assert self.stage._sampled_s is not None
         self.seen.append((self.stage._sampled_s, controls, dict(weights)))
-        return await super().picture(controls, weights, steps)
+        return await super().picture(controls, weights, steps, by_s=by_s)
 
 
 @asynccontextmanager

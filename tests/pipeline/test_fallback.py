@@ -19,7 +19,7 @@ from pipeline.picture import Picture
 from pipeline.ports import Metric
 from pipeline.types import FaceControls, ImageFormat, Portrait
 from tests.fakes.renderer import FakeRenderer, Gate, Step, fails, fake_portrait, gives, takes
-from tests.fakes.theatre import AHEAD, SIZE, Theatre, brightness, smile
+from tests.fakes.theatre import AHEAD, HASTE_S, SIZE, Theatre, brightness, smile
 from tests.fakes.waiting import until
 
 
@@ -336,6 +336,45 @@ async def test_the_stream_does_not_wait_again_for_the_same_late_frame(theatre: T
     gate.open()
     await theatre.idle()
     assert (await theatre.picture(0.31)).exact
+
+
+async def test_a_late_frame_costs_the_stream_no_tick(theatre: Theatre) -> None:
+    """The nearest frame is there at the tick; before its deadline the late one is no failure."""
+    gate = Gate()
+    theatre.renderer().then(gate)
+    for _ in range(3):
+        picture = await theatre.picture_by(HASTE_S, 0.6)
+        assert picture.degraded == "mesh: no frame in time for its tick"
+        assert not picture.exact
+    assert theatre.failures(reason="timeout") == 0
+    gate.open()
+    await theatre.idle()
+    again = await theatre.picture_by(HASTE_S, 0.6)
+    assert (again.exact, again.cached, again.degraded) == (True, True, None)
+
+
+async def test_missing_the_deadline_is_noted_at_a_later_tick(theatre: Theatre) -> None:
+    """A hang is a failure at its deadline, though no picture waits that long."""
+    gate = Gate()
+    theatre.renderer().then(gate)
+    with theatre.haste():
+        for failures in (0, 0, 1, 1):
+            await theatre.picture_by(HASTE_S / 4.0, 0.6)
+            assert theatre.failures(reason="timeout") == failures
+            theatre.clock.now_s += 0.6 * HASTE_S
+    gate.open()
+
+
+async def test_a_renderer_slower_than_the_ticks_is_waited_for(theatre: Theatre) -> None:
+    """It has the deadline to draw in: fewer frames of the face asked for are better than none."""
+    slow = Gate()
+    theatre.renderer().then(slow)
+    await theatre.picture_by(HASTE_S, 0.6)
+    theatre.clock.now_s += 2.0 * HASTE_S
+    slow.open()
+    await theatre.idle()
+    theatre.renderer().always = takes(2.0 * HASTE_S)
+    assert (await theatre.picture_by(HASTE_S, 0.61)).exact
 
 
 async def test_a_late_failure_still_counts(theatre: Theatre) -> None:
