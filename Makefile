@@ -67,7 +67,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; choose one with: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q --upgrade "pip>=25.1"
+	$(PIP) install -q --upgrade "pip>=26.2"
 
 $(VENV)/.core: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install -q -e .
@@ -78,5 +78,5 @@ $(VENV)/.core: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.all: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install -q -e ".[liveportrait]" --group dev
 	$(PIP) uninstall -q -y opencv-python
-	$(PIP) install -q --force-reinstall --no-deps "opencv-python-headless>=4.10"
+	$(PIP) install -q --force-reinstall --no-deps "opencv-python-headless>=5.0.0.93"
 	@touch $(VENV)/.core $@
