@@ -7,10 +7,10 @@ from collections import deque
 from typing import Final
 
 RECENT_RENDERS: Final = 60
-# So many of them may take longer than the lead: a single slow one is the machine's hiccup, and
-# beginning every frame earlier for it would only make the face answer later.
-OUTLIERS: Final = 1
-LEAD_MARGIN_S: Final = 0.001
+# This share of them may take longer than the lead: beginning every frame early enough for
+# the slowest ones would only make the face answer later.
+SLOW_SHARE: Final = 0.1
+LEAD_MARGIN_S: Final = 0.0005
 MAX_LEAD_SHARE: Final = 0.9
 
 
@@ -44,8 +44,8 @@ class Lead:
     """How long before its deadline a frame is begun, learnt from the recent ones.
 
     A frame that is begun at its deadline would be published a render later, and every
-    change of render time would show as jitter. Beginning early by about the slowest of the
-    recent renders, an outlier apart, keeps publishing on the deadline.
+    change of render time would show as jitter. Beginning early by what nine in ten of the recent
+    renders took keeps publishing on the deadline.
     """
 
     def __init__(self, period_s: float) -> None:
@@ -53,11 +53,14 @@ class Lead:
         self._recent: deque[float] = deque(maxlen=RECENT_RENDERS)
 
     def observe(self, seconds: float) -> None:
-        """Note how long a frame took from being begun to being ready."""
+        """Note how long a frame that had to be drawn took from being begun to being ready."""
         self._recent.append(seconds)
 
     @property
     def seconds(self) -> float:
         """Seconds before the deadline; at most most of a period."""
-        slowest = sorted(self._recent, reverse=True)[OUTLIERS : OUTLIERS + 1]
-        return min(sum(slowest) + LEAD_MARGIN_S, self._longest_s)
+        if not self._recent:
+            return LEAD_MARGIN_S
+        slowest_first = sorted(self._recent, reverse=True)
+        slow = slowest_first[int(SLOW_SHARE * len(slowest_first))]
+        return min(slow + LEAD_MARGIN_S, self._longest_s)
