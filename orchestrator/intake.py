@@ -6,14 +6,18 @@ producers may resend what they had no answer to. A text becomes the cues of its 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, cast
 
 from cachetools import TTLCache
 
+from orchestrator.accepted import KEPT_S, AcceptedEvents
 from orchestrator.acting import Acted
+from orchestrator.expression.asking import understand
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.performance import Performance
 from orchestrator.expression.sequencer import Sequencer
@@ -39,10 +43,9 @@ from pipeline.types import (
     TextDelta,
 )
 
-DEDUPE_S: Final = 600.0
-DEDUPE_EVENTS: Final = 200_000
 CUES_PER_DELTA: Final = 64
 TEXT_IDS: Final = 16_384
+FORMER_TABLES: Final = 4
 STEM_CHARS: Final = 56  # of a text's id in those of its cues, which have 64 at most
 
 Note = Callable[[Acted, Reply, float], None]
@@ -58,9 +61,7 @@ class Intake:
         receipts: owes what a frame must bring.
         clock: monotonic seconds.
         note: hears of each message before it is answered.
-
-    Attributes:
-        emotions: what the tags of texts may name.
+        emotions: what the tags of texts may name, until others are used.
     """
 
     def __init__(
@@ -76,17 +77,16 @@ class Intake:
         note: Note,
     ) -> None:
         self._stage = stage
-        self.emotions = emotions
+        self._emotions = emotions
+        self._former: deque[EmotionTable] = deque(maxlen=FORMER_TABLES)
         self._sequencer = sequencer
         self._performance = performance
         self._receipts = receipts
         self._metrics = metrics
         self._note = note
-        self._accepted: TTLCache[str, tuple[EmotionEvent, CueAccepted]] = TTLCache(
-            DEDUPE_EVENTS, DEDUPE_S, timer=clock
-        )
+        self._accepted = AcceptedEvents()
         self._texts = OpenTexts()
-        self._cues_of_texts: TTLCache[str, int] = TTLCache(TEXT_IDS, DEDUPE_S, timer=clock)
+        self._cues_of_texts: TTLCache[str, int] = TTLCache(TEXT_IDS, KEPT_S, timer=clock)
 
     def take(self, message: Acted | TextDelta, reply: Reply, now_s: float) -> None:
         """Carry out one message, and answer it.
@@ -118,6 +118,11 @@ class Intake:
             case TextDelta():
                 self._take_text(message, reply, now_s)
 
+    def use(self, emotions: EmotionTable) -> None:
+        """Understand texts by another table; what was accepted by earlier ones stays so."""
+        self._former.appendleft(self._emotions)
+        self._emotions = emotions
+
     def refuse(self, message: StageMessage, error: InvalidEventError, reply: Reply) -> None:
         """Answer a message that is not carried out."""
         info = ErrorInfo(error.code.value, error.message, error.field, error.suggestions)
@@ -128,10 +133,9 @@ class Intake:
             reply(Failure(message.id, info))
 
     def _take_emotion(self, event: EmotionEvent, reply: Reply, now_s: float) -> None:
-        known = self._accepted.get(event.id)
-        if known is not None:
-            earlier, accepted = known
-            if earlier != event:
+        same = self._accepted.same(event, now_s)
+        if same is not None:
+            if not same:
                 raise InvalidEventError(
                     ErrorCode.ID_REUSED,
                     "this id was used for another event within the last 10 minutes; "
@@ -139,19 +143,37 @@ class Intake:
                     field="id",
                     event_id=event.id,
                 )
-            reply(replace(accepted, duplicate=True))
+            reply(replace(self._understood(event), duplicate=True))
             self._receipts.cue_resent(event.id, reply)
             return
         accepted = self._sequencer.push(event, now_s)
         self._note(event, reply, now_s)
-        self._accepted[event.id] = (event, accepted)
+        self._accepted.add(event, now_s)
         self._metrics.count(Metric.CUES_ACCEPTED, stage=self._stage)
         self._receipts.cue_accepted(event, reply, now_s)
         reply(accepted)
 
+    def _understood(self, event: EmotionEvent) -> CueAccepted:
+        """What was said when the event was accepted, if need be by an earlier table.
+
+        Raises:
+            InvalidEventError: there have been too many tables since.
+        """
+        with contextlib.suppress(InvalidEventError):
+            return understand(event, self._emotions)[0]
+        for emotions in self._former:
+            with contextlib.suppress(InvalidEventError):
+                return understand(event, emotions)[0]
+        raise InvalidEventError(
+            ErrorCode.UNKNOWN_EMOTION,
+            "this event was accepted with emotions that are no longer known",
+            field="emotion",
+            event_id=event.id,
+        )
+
     def _take_text(self, message: TextDelta, reply: Reply, now_s: float) -> None:
         clean, tags = self._texts.read(
-            reply, message.id, message.delta, self.emotions, now_s, final=message.final
+            reply, message.id, message.delta, self._emotions, now_s, final=message.final
         )
         self._read(message.id, clean, tags, reply, now_s)
         if len(tags) > CUES_PER_DELTA:
@@ -177,11 +199,11 @@ class Intake:
         self, text_id: str, clean: str, tags: Sequence[Tag], reply: Reply, now_s: float
     ) -> None:
         """Tell what a text says without its tags, and let these become cues."""
-        events = [self._event_of(tag, text_id) for tag in tags[:CUES_PER_DELTA]]
+        events = [self._event_of(tag, text_id, now_s) for tag in tags[:CUES_PER_DELTA]]
         cues = (
             TextCue(
                 event.id,
-                self.emotions.resolve(tag.name),
+                self._emotions.resolve(tag.name),
                 min(max(tag.intensity, 0.0), 1.0),
                 tag.at,
             )
@@ -194,14 +216,14 @@ class Intake:
             except InvalidEventError as error:
                 self.refuse(event, error, reply)
 
-    def _event_of(self, tag: Tag, text_id: str) -> EmotionEvent:
+    def _event_of(self, tag: Tag, text_id: str, now_s: float) -> EmotionEvent:
         """The event of a tag, with the next free id that the text's own leads to."""
         stem = text_id
         if len(text_id) > STEM_CHARS:
             digest = hashlib.sha256(text_id.encode()).hexdigest()
             stem = f"{text_id[: STEM_CHARS - 9]}-{digest[:8]}"
         number = self._cues_of_texts.get(stem, 0) + 1
-        while f"{stem}.{number}" in self._accepted:
+        while self._accepted.has(f"{stem}.{number}", now_s):
             number += 1
         self._cues_of_texts[stem] = number
         return EmotionEvent(f"{stem}.{number}", tag.name, tag.intensity)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import ref
 
 from cachetools import LRUCache
 
@@ -33,7 +34,7 @@ from pipeline.types import (
 STARTED_CHANGE: Final = 0.10
 PEAKED_CHANGE: Final = 0.90
 AT_REST: Final = 1.0 - 1e-6
-REMEMBERED_ENDINGS: Final = 4096
+REMEMBERED_ENDINGS: Final = 2048
 CONNECTIONS_OF_A_CUE: Final = 4
 
 
@@ -57,6 +58,14 @@ class _OwedCue:
         self.given.append(receipt)
         for reply in self.replies:
             reply(receipt)
+
+
+@dataclass(slots=True)
+class _EndedCue:
+    """What was said of a cue that is over, and over which connections, which may be gone."""
+
+    given: tuple[StageReply, ...]
+    told: tuple[ref[Reply], ...]
 
 
 @dataclass(slots=True)
@@ -97,7 +106,7 @@ class Receipts:
         self._stage = stage
         self._metrics = metrics
         self._cues: dict[str, _OwedCue] = {}
-        self._ended_cues: LRUCache[str, _OwedCue] = LRUCache(REMEMBERED_ENDINGS)
+        self._ended_cues: LRUCache[str, _EndedCue] = LRUCache(REMEMBERED_ENDINGS)
         self._interrupts: dict[str, list[_OwedInterrupt]] = {}
 
     @property
@@ -116,14 +125,17 @@ class Receipts:
 
         It is told what it may have missed; over the same connection there is nothing to tell.
         """
-        owed = self._cues.get(cue_id) or self._ended_cues.get(cue_id)
-        if owed is None or reply in owed.replies:
-            return
-        # The old connection may seem alive long after the producer has left it.
-        owed.replies = [each for each in owed.replies if not each.closed]
-        owed.replies = [*owed.replies[-CONNECTIONS_OF_A_CUE + 1 :], reply]
-        for receipt in owed.given:
-            reply(receipt)
+        owed, ended = self._cues.get(cue_id), self._ended_cues.get(cue_id)
+        if owed is not None and reply not in owed.replies:
+            # The old connection may seem alive long after the producer has left it.
+            owed.replies = [each for each in owed.replies if not each.closed]
+            owed.replies = [*owed.replies[-CONNECTIONS_OF_A_CUE + 1 :], reply]
+            for receipt in owed.given:
+                reply(receipt)
+        elif ended is not None and all(told() != reply for told in ended.told):
+            ended.told = (*ended.told[-CONNECTIONS_OF_A_CUE + 1 :], ref(reply))
+            for receipt in ended.given:
+                reply(receipt)
 
     def interrupted(
         self, interrupt_id: str, superseded: tuple[str, ...], reply: Reply, received_s: float
@@ -179,7 +191,6 @@ class Receipts:
             owed = self._cues.pop(ending.id, None)
             if owed is None:
                 continue
-            self._ended_cues[ending.id] = owed
             match ending.kind:
                 case "finished":
                     owed.give(CueFinished(ending.id, frame.seq, frame.pts_s))
@@ -188,6 +199,8 @@ class Receipts:
                     owed.give(CueSuperseded(ending.id, by, frame.seq, frame.pts_s))
                 case _:
                     owed.give(CueExpired(ending.id))
+            told = tuple(ref(reply) for reply in owed.replies)
+            self._ended_cues[ending.id] = _EndedCue(tuple(owed.given), told)
 
     def _left(self, interrupts_done: Sequence[str], frame: Publication) -> None:
         for interrupt_id in interrupts_done:

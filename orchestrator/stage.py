@@ -314,7 +314,7 @@ class Stage:
         """Use new tables from the next frame on; running cues go on."""
         self._emotions = emotions
         self._characters = characters
-        self._intake.emotions = emotions
+        self._intake.use(emotions)
         self._sequencer.replace_emotions(emotions)
         self._performance.replace_emotions(emotions)
         now_s = self._clock.now()

@@ -1,6 +1,8 @@
 """The stage in virtual time: honest receipts, paced frames, rest, character switches."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.characters import CharacterBook
-from orchestrator.expression.emotions import EmotionTable
+from orchestrator.expression.emotions import BASIC_EMOTIONS, EmotionTable
 from orchestrator.expression.injection import MAX_SOURCES
 from orchestrator.settings import IdleSettings, StageSettings, default_config_dir
 from orchestrator.stage import Stage
@@ -20,6 +22,7 @@ from pipeline.ports import Metric
 from pipeline.types import (
     Activity,
     CharacterSwitch,
+    CueAccepted,
     DirectControls,
     EmotionEvent,
     GetState,
@@ -207,6 +210,36 @@ async def test_receipts_follow_a_producer_that_lost_its_connection(book: Charact
         await theatre.until(lambda: "CueFinished" in found.kinds())
         assert found.kinds() == ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished"]
         assert "CueFinished" not in lost.kinds()
+
+
+async def test_an_ending_is_told_to_whoever_asks_again_and_once(book: CharacterBook) -> None:
+    """Over a new connection all that was missed; the connections of before are not kept."""
+    async with playing(book) as theatre:
+        event = EmotionEvent(id="a", emotion="happy", hold_s=0.0)
+        lost, found = Answers(), Answers()
+        theatre.stage.submit(event, lost)
+        await theatre.until(lambda: "CueFinished" in lost.kinds())
+        lost_is_gone = weakref.ref(lost)
+        del lost
+        gc.collect()
+        assert lost_is_gone() is None
+        for _ in range(2):
+            theatre.stage.submit(event, found)
+        kinds = ["CueAccepted", "CueStarted", "CuePeaked", "CueFinished", "CueAccepted"]
+        assert found.kinds() == kinds
+
+
+async def test_a_resent_event_stays_accepted_when_its_emotion_has_gone(book: CharacterBook) -> None:
+    """A reload takes nothing back."""
+    async with playing(book) as theatre:
+        further = next(label for label in EMOTIONS.labels if label not in BASIC_EMOTIONS)
+        theatre.send(id="a", emotion=further)
+        others = [EMOTIONS[label] for label in EMOTIONS.labels if label != further]
+        theatre.stage.reload(EmotionTable(others), book)
+        theatre.send(id="a", emotion=further)
+        again = theatre.answers.all[-1]
+        assert isinstance(again, CueAccepted)
+        assert (again.used, again.duplicate) == (further, True)
 
 
 async def test_unknown_emotion_changes_nothing(book: CharacterBook) -> None:
