@@ -476,7 +476,7 @@ class Stage:
         while True:
             switch, prepared = await self._switches.next(), False
             try:
-                await self._show(switch.character)
+                await self._show(self._newest(switch.character))
                 prepared = True
                 self.problem = None
             except AvatarError as error:
@@ -491,6 +491,11 @@ class Stage:
             if prepared:
                 self.changed()
                 self._wake_up()
+
+    def _newest(self, character: Character) -> Character:
+        """As it was read last: there may have been a reload while it waited."""
+        name = character.name
+        return self._characters.get(name) if name in self._characters.names else character
 
     async def _show(self, character: Character, *, first: bool = False) -> None:
         loop = asyncio.get_running_loop()

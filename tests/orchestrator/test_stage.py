@@ -370,6 +370,26 @@ async def test_the_old_face_stays_until_the_new_one_is_ready(book: CharacterBook
         assert theatre.stage.memory()["character"] == "second"
 
 
+async def test_who_waited_during_a_reload_comes_as_read_last(
+    book: CharacterBook, tmp_path: Path
+) -> None:
+    """What was asked for before a reload shows the files as they are after it."""
+    astronaut = CONFIG / "characters" / "astronaut"
+    where = f'portrait = "{astronaut}/portrait.jpg"\nlandmarks = "{astronaut}/landmarks.json"\n'
+    (tmp_path / "first.toml").write_text(where)
+    (tmp_path / "second.toml").write_text(f"{where}idle_seed = 77\n")
+    async with playing(book) as theatre:
+        theatre.ladder.gate = asyncio.Event()
+        for id_, name in zip("stuvw", ("first", *["second"] * 4), strict=True):
+            theatre.stage.submit(CharacterSwitch(id_, name), theatre.answers)
+            await asyncio.sleep(0)  # the first begins, four wait
+        theatre.stage.reload(EMOTIONS, CharacterBook.load(tmp_path, EMOTIONS.labels))
+        theatre.ladder.gate.set()
+        await until(lambda: "CharacterSwitched" in theatre.answers.kinds("w"))
+        assert theatre.stage._character is not None
+        assert theatre.stage._character.idle_seed == 77
+
+
 async def test_a_switch_that_fails_keeps_the_old_face(book: CharacterBook) -> None:
     """Unknown characters are refused at once, unshowable ones when that is found out."""
     async with playing(book) as theatre:
