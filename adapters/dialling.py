@@ -1,4 +1,4 @@
-"""What adapters that dial out share: delays between attempts, and what to log of an address."""
+"""What adapters that dial out share: how, delays between attempts, and what to log of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import random
 from typing import Final
 from urllib.parse import urlsplit
 
+from websockets.asyncio.client import connect
+
 _FIRST_DELAY_S: Final = 0.5
 _MAX_REASON_CHARS: Final = 200
+
+
+class Dial(connect):
+    """A WebSocket to the address that the settings name, and to no other.
+
+    Who answers there could otherwise send us on to what only we can reach, with our tokens in the
+    address, and be answered in our name.
+    """
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """A redirect is a failure like any other, and shows as its status."""
+        return exc
 
 
 class Backoff:
@@ -35,8 +49,11 @@ class Backoff:
 
 
 def without_secrets(url: str) -> str:
-    """The URL without user name, password and query, which may carry tokens."""
-    parts = urlsplit(url)
+    """The URL without user name, password, query and fragment, which may carry tokens."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

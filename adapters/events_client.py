@@ -27,14 +27,14 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import structlog
 from msgspec import UNSET, Struct, UnsetType
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from adapters import event_codec
 from adapters.access import HttpLimits
-from adapters.dialling import Backoff, reason, without_secrets
+from adapters.dialling import Backoff, Dial, reason, without_secrets
 from adapters.event_codec import Incoming
 from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
 from pipeline.errors import InvalidEventError
@@ -315,7 +315,7 @@ class EventPublishers:
         if urlsplit(address.url).scheme == "wss":
             # Reading the certificates takes longer than a frame.
             options["ssl"] = await asyncio.to_thread(ssl.create_default_context)
-        return await connect(
+        return await Dial(
             address.url,
             additional_headers=headers,
             compression=None,  # a few bytes must not become megabytes

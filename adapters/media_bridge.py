@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
 
 from adapters import frame_codec, tcp
-from adapters.dialling import Backoff, reason, without_secrets
+from adapters.dialling import Backoff, Dial, reason, without_secrets
 from pipeline.errors import SinkError
 from pipeline.ports import Metric, Metrics, StagePort
 from pipeline.types import FrameInfo, ImageFormat
@@ -147,7 +147,7 @@ class MediaBridgeSink:
 
     async def _connect(self) -> ClientConnection:
         headers = {} if not self._token else {"Authorization": f"Bearer {self._token}"}
-        return await connect(
+        return await Dial(
             self._url,
             additional_headers=headers,
             compression=None,  # images are compressed
