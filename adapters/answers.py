@@ -55,7 +55,7 @@ _CODES: Final[Mapping[int, str]] = {
     500: INTERNAL,
     503: ErrorCode.NOT_READY,
 }
-_EVERY_RESPONSE: Final = {
+EVERY_RESPONSE: Final = {
     hdrs.SERVER: "avatar-orchestrator",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",  # an address may hold ?token=
@@ -172,7 +172,7 @@ def json_text(
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """A signal handler for what every response carries."""
-    response.headers.update(_EVERY_RESPONSE)
+    response.headers.update(EVERY_RESPONSE)
 
 
 def stage_of(daemon: DaemonPort, request: web.Request) -> StagePort:

@@ -141,7 +141,9 @@ async def read_form(request: web.Request, limits: HttpLimits) -> Form:
         try:
             return await _Reader(limits.upload_bytes).read(await request.multipart())
         except (ValueError, AssertionError, *UNTIDY_HEADERS) as error:
-            raise bad_field(None, f"the form is malformed: {error!a}"[:200]) from error
+            # What follows in quotes is the client's own, a token perhaps.
+            why = ascii(str(error))[1:-1].partition(" b'")[0].partition(' b"')[0]
+            raise bad_field(None, f"the form is malformed: {why}"[:200]) from error
 
 
 async def read_body(request: web.Request, limits: HttpLimits, max_bytes: int) -> bytes:

@@ -211,6 +211,8 @@ def _server_log() -> logging.Logger:
     logger = logging.getLogger("aiohttp.server")
     if _is_about_us not in logger.filters:
         logger.addFilter(_is_about_us)
+    # What it says of handshakes quotes the subprotocols offered: a token, if misspelt.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     return logger
 
 

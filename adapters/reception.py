@@ -14,11 +14,18 @@ from typing import Any, Final
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from adapters.answers import EVERY_RESPONSE, code_of, error_answer
+from pipeline.types import ErrorInfo
 
 log = structlog.get_logger()
 
 FIRST_REQUEST_S: Final = 10.0
 """From the connection, or TLS handshake, to the last header of the first request."""
+_UNREADABLE: Final = "this cannot be read as a request"
+_TOO_LONG: Final = "the request's line or one of its headers is too long"
+_FAILED: Final = "the daemon failed; its log says why"
 _NO_ANSWER: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
 
 
@@ -75,6 +82,10 @@ def vanished(request: web.Request) -> bool:
     return isinstance(connection, _Connection) and connection.vanished
 
 
+def _is_long(error: BaseException | None) -> bool:
+    return isinstance(error, LineTooLong)
+
+
 class _Connection(web.RequestHandler):
     """aiohttp's side of a connection, with a deadline for the first request.
 
@@ -101,6 +112,20 @@ class _Connection(web.RequestHandler):
         if self._deadline is not None and self._messages:
             self._deadline.cancel()
             self._deadline = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What cannot be read as HTTP gets the error of section 4, not its own bytes back."""
+        super().handle_error(request, status, exc, message)
+        said = _FAILED if status >= 500 else _TOO_LONG if _is_long(exc) else _UNREADABLE
+        answer = error_answer(status, ErrorInfo(code_of(status), said), EVERY_RESPONSE)
+        answer.force_close()
+        return answer
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
+from adapters.dialling import without_secrets
 from orchestrator import __version__
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.hardware import gpu_name
@@ -74,7 +75,7 @@ def findings(settings: Settings, config: Path) -> Iterator[Finding]:
         yield from _tried("vmc", _vmc, settings)
     if settings.events.connect:
         yield Finding("ok", "publishers", f"{len(settings.events.connect)} will be dialled")
-    bridge = settings.media_bridge.url
+    bridge = without_secrets(settings.media_bridge.url) if settings.media_bridge.url else ""
     yield Finding("ok", "media bridge", f"frames go to {bridge}" if bridge else "none is set")
 
 

@@ -37,7 +37,16 @@ def unusual(settings: Settings) -> Iterator[tuple[str, str]]:
     usual = _flat(msgspec.to_builtins(Settings()))
     for key, value in _flat(msgspec.to_builtins(settings)).items():
         if key not in usual or usual[key] != value:
-            yield key, "(set)" if is_secret(key) else repr(value)
+            yield key, "(set)" if is_secret(key) else repr(_shown(value))
+
+
+def _shown(value: object) -> object:
+    """A value, of an address what nobody needs to keep secret."""
+    from adapters.dialling import without_secrets
+
+    if isinstance(value, list | tuple):
+        return tuple(_shown(each) for each in value)
+    return without_secrets(value) if isinstance(value, str) and "://" in value else value
 
 
 def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:

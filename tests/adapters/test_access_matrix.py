@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -92,6 +94,23 @@ def ask(
         return response.status, {k.lower(): v for k, v in response.getheaders()}, body
     finally:
         connection.close()
+
+
+def request_text(line: str, headers: Mapping[str, str]) -> bytes:
+    """A request's head, as it goes over the wire."""
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def raw(daemon: DaemonProcess, sent: bytes) -> bytes:
+    """What these bytes are answered with, until the daemon hangs up or falls silent."""
+    heard = b""
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=0.5) as connection:
+        connection.sendall(sent)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while data := connection.recv(65_536):
+                heard += data
+    return heard
 
 
 def changes(daemon: DaemonProcess) -> Any:
@@ -194,9 +213,34 @@ def test_the_token_is_nowhere_to_be_seen(guarded: DaemonProcess, routes: list[Ro
             _, _, body = ask(guarded, route, {"Authorization": f"Bearer {TOKEN}"}, query)
             said.append(body)
     shown = {"Authorization": f"Bearer {TOKEN}"}
+    for path in sorted(WEBSOCKETS):  # misspelt, while the right one is elsewhere
+        for offered in (f"Bearer.{TOKEN}", f"chat, bearer {TOKEN}", TOKEN):
+            odd = {"Sec-WebSocket-Protocol": offered, "Authorization": f"Bearer {TOKEN}"}
+            assert ask(guarded, ("GET", path), odd)[0] == 101
+    form = {"Content-Type": f"multipart/form-data; boundary={TOKEN}", "Content-Length": "3"}
+    said.append(raw(guarded, request_text(f"POST /api/render?token={TOKEN}", form) + b"abc"))
     told = ("/metrics", "/openapi.json", "/asyncapi.json", "/v1/state", "/health")
     said.extend(ask(guarded, ("GET", path), shown)[2] for path in told)
     assert TOKEN.encode() not in b"".join(said)
+    assert TOKEN not in json.dumps(guarded.log)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"GET /v1/state?token={TOKEN}\x00 HTTP/1.1\r\n\r\n",
+        f"GET /v1/state?token={TOKEN} HTTP/9.9\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {TOKEN}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}{'a' * 9000}\r\n\r\n",
+    ],
+)
+def test_what_cannot_be_read_is_not_said_again(guarded: DaemonProcess, sent: str) -> None:
+    """The error has the form of all others; the client's bytes, and ours, stay out of it."""
+    head, _, body = raw(guarded, sent.encode()).partition(b"\r\n\r\n")
+    assert b" 400 " in head.splitlines()[0]
+    assert b"Server: avatar-orchestrator\r\n" in head + b"\r\n"
+    assert json.loads(body)["error"]["code"] == "invalid_message"
+    assert TOKEN[:10].encode() not in head + body
     assert TOKEN not in json.dumps(guarded.log)
 
 
@@ -207,8 +251,8 @@ def test_no_command_shows_the_tokens(command: str, tmp_path: Path) -> None:
         "AVATAR_AUTH__TOKEN": TOKEN,
         "AVATAR_MEDIA_BRIDGE__TOKEN": TOKEN + "-bridge",
         "AVATAR_EVENTS__TOKENS": f'["{TOKEN}-events"]',
-        "AVATAR_EVENTS__CONNECT": '["ws://127.0.0.1:9/"]',
-        "AVATAR_MEDIA_BRIDGE__URL": "ws://127.0.0.1:9/",
+        "AVATAR_EVENTS__CONNECT": f'["ws://a:{TOKEN}@127.0.0.1:9/?token={TOKEN}#{TOKEN}"]',
+        "AVATAR_MEDIA_BRIDGE__URL": f"ws://{TOKEN}@127.0.0.1:9/in?token={TOKEN}#{TOKEN}",
         "AVATAR_STATE__DIR": str(tmp_path),
         "AVATAR_STAGE__CHARACTER": "nobody",  # so that `run` ends
         "AVATAR_SERVER__PORT": "0",

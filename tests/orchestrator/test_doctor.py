@@ -470,10 +470,15 @@ def test_a_machine_that_does_not_keep_up_is_told(median_ms: float, verdict: str)
 
 def test_what_is_not_default_is_listed() -> None:
     """Keys with their values; a secret's is not among them."""
-    patient = patient_with(AVATAR_STAGE__FPS="15", AVATAR_AUTH__TOKEN="t-o-k-e-n")
+    patient = patient_with(
+        AVATAR_STAGE__FPS="15",
+        AVATAR_AUTH__TOKEN="t-o-k-e-n",
+        AVATAR_EVENTS__CONNECT='["wss://me:pass@host/in?token=query#fragment"]',
+    )
     found = {each.topic: each for each in TITLES["Configuration"].look(patient)}
     assert "stage.fps = 15.0" in found["not default"].text
     assert "auth.token = (set)" in found["not default"].text
+    assert "events.connect = ('wss://host/in',)" in found["not default"].text
     assert "AVATAR_STAGE__FPS" in found["environment"].text
     usual = {each.topic: each for each in TITLES["Configuration"].look(patient_with())}
     assert usual["not default"].text == "nothing"
