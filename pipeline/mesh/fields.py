@@ -69,7 +69,12 @@ class Grid:
         r0 = int(np.clip((top - self.top) // s, 0, self.rows - 2))
         c1 = int(np.clip(-((self.left - right) // s), c0 + 2, self.columns))
         r1 = int(np.clip(-((self.top - bottom) // s), r0 + 2, self.rows))
-        return Grid(self.left + c0 * s, self.top + r0 * s, c1 - c0, r1 - r0, s)
+        return self.block(c0, r0, c1, r1)
+
+    def block(self, left: int, top: int, right: int, bottom: int) -> Grid:
+        """Columns `left` to `right` of this grid, rows `top` to `bottom`, ends not included."""
+        x, y = self.left + left * self.stride, self.top + top * self.stride
+        return Grid(x, y, right - left, bottom - top, self.stride)
 
     def texture_places(self, oversampling: int) -> Float32Array:
         """Where in a texture each pixel of the rectangle lies, (height, width, 2) float32."""
@@ -101,7 +106,8 @@ class Window:
         inner: the part of them that is drawn, away from where inversion lacks neighbours.
         patch: the patch's rectangle, one node per pixel of the texture.
         identity: `outer.indices()`.
-        rest: (inner.height, inner.width, 2) float32, where in the patch each pixel rests.
+        rest: (inner.rows + 2, inner.columns + 2, 2) float32, where in the patch each node of
+            `inner` and of the ring around it rests.
         oversampling: texture pixels per frame pixel.
     """
 
@@ -115,21 +121,31 @@ class Window:
     @classmethod
     def of(cls, outer: Grid, inner: Grid, patch: Grid, oversampling: int) -> Window:
         """A window whose `inner` is part of `outer`."""
-        rest = inner.texture_places(oversampling) - f32([patch.left, patch.top])
-        return cls(outer, inner, patch, outer.indices(), rest, oversampling)
+        step = inner.stride
+        ring = Grid(inner.left - step, inner.top - step, inner.columns + 2, inner.rows + 2, step)
+        rest = (ring.nodes() + 0.5) * oversampling - 0.5 - f32([patch.left, patch.top])
+        return cls(outer, inner, patch, outer.indices(), f32(rest), oversampling)
 
-    def places(self, forward: Float32Array) -> Float32Array:
-        """Where in the patch every pixel of `inner` rests, for a field over `outer`."""
+    def nodes(self, forward: Float32Array) -> Float32Array:
+        """Where in the patch the nodes of `rest` rest, for a field over `outer`."""
         backward = inverted(forward, self.identity, self.outer.stride)
-        rim = self.outer.part(
-            self.inner.left - 1,
-            self.inner.top - 1,
-            self.inner.left + self.inner.width + 1,
-            self.inner.top + self.inner.height + 1,
-        )  # enlarged with its neighbours, or the border would lag behind by half a node
-        part = np.ascontiguousarray(backward[self.outer.window(rim)])
-        moved = enlarged(part, rim.width, rim.height)[rim.slices(self.inner)]
-        return cast(Float32Array, cv2.scaleAdd(moved, -self.oversampling, self.rest))
+        ringed = cv2.copyMakeBorder(backward, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        rows, columns = self.outer.window(self.inner)
+        part = ringed[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+        return cast(Float32Array, cv2.scaleAdd(part, -self.oversampling, self.rest))
+
+    def places(self, nodes: Float32Array, part: Grid) -> Float32Array:
+        """Where in the patch every pixel of a part of `inner` rests, (height, width, 2) float32.
+
+        Args:
+            nodes: of this window, as `nodes` gives them.
+        """
+        rows, columns = self.inner.window(part)
+        step = part.stride
+        # Enlarged with its neighbours, or the border would lag behind by half a node.
+        ringed = nodes[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+        places = enlarged(ringed, part.width + 2 * step, part.height + 2 * step)
+        return places[step:-step, step:-step]
 
 
 def interpolator(spots: Float32Array, at: Float32Array) -> Float32Array:

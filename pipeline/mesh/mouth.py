@@ -7,15 +7,15 @@ everything the lower one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import cv2
 import numpy as np
 
 from pipeline.mesh import layers, lips, teeth
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import f32, minus, sampled, times
-from pipeline.mesh.fields import Window
+from pipeline.mesh.arrays import f32, sampled, times
+from pipeline.mesh.fields import Grid, Window
 from pipeline.mesh.layers import Tint
 from pipeline.mesh.light import Light
 from pipeline.types import Float32Array, Image
@@ -30,6 +30,7 @@ _LOWER_SHADOW: Final = layers.shadow_table(0.010, 0.30)
 _SEAM: Final = layers.closeness_table(0.016)
 _SEAM_DEPTH: Final = 0.42  # of the line between lips that were apart in the portrait
 _APART: Final = 0.05  # this far apart they have no line of their own to close along
+_COVERED: Final = 180  # from here on in a fourth channel nothing behind shows, nor the rim itself
 _FLESH: Final = (1.0, 1.35, 1.45)  # shadows in a mouth are red
 
 
@@ -81,50 +82,81 @@ class Mouth:
             return
         target = self.skin.inner.cut(frame)
         before = target.copy() if show < 1.0 else target
-        sheet = sampled(self.lower, self.skin.places(lower))
-        edge = layers.edge_of(sheet)
-        slot = self.skin.inner.slices(self.slot.inner)
-        opening, meeting = self._opening(
-            (upper, skull), np.ascontiguousarray(edge[slot]), jaw, min(activity / _MOVED, 1.0)
-        )
-        target[slot] = opening
-        view = layers.over(layers.colour_of(sheet), layers.look_up(_COVERAGE, edge), target)
-        if self.seam > 0.0:
+        above = _warped(self.upper, self.slot, upper)
+        below = _warped(self.lower, self.skin, lower)
+        rim, slot = layers.edge_of(below), self.skin.inner.slices(self.slot.inner)
+        gap = self._gap(layers.edge_of(above), rim[slot])
+        target[slot] = layers.colour_of(above)
+        if gap is not None:
+            view = gap.part.cut(frame)
+            inside = self._inside(self.slot.nodes(skull), gap, jaw, min(activity / _MOVED, 1.0))
+            view[:] = layers.over(view, layers.look_up(_COVERAGE, gap.above), inside)
+        target[:] = layers.over(layers.colour_of(below), layers.look_up(_COVERAGE, rim), target)
+        if gap is not None and self.seam > 0.0:
+            meeting = times(layers.look_up(_SEAM, gap.above), layers.look_up(_SEAM, gap.below))
             light = cv2.addWeighted(meeting, -self.seam, meeting, 0.0, 1.0)
-            view[slot] = layers.shaded(view[slot], cast(Float32Array, light), self.flesh)
+            view = gap.part.cut(frame)
+            view[:] = layers.shaded(view, cast(Float32Array, light), self.flesh)
         if show < 1.0:
-            view = cast(Image, cv2.addWeighted(view, show, before, 1.0 - show, 0.0))
-        target[:] = view
+            target[:] = cv2.addWeighted(target, show, before, 1.0 - show, 0.0)
 
-    def _opening(
-        self,
-        fields: tuple[Float32Array, Float32Array],
-        below: Image,
-        jaw: tuple[float, float],
-        moved: float,
-    ) -> tuple[Image, Float32Array]:
-        """The slot without the lower sheet, and how near both edges are, 1 where they meet."""
-        sheet = sampled(self.upper, self.slot.places(fields[0]))
-        edge = layers.edge_of(sheet)
-        view = self._inside(self.slot.places(fields[1]), jaw, moved)
-        light = times(layers.look_up(_UPPER_SHADOW, edge), layers.look_up(_LOWER_SHADOW, below))
+    def _gap(self, above: Image, below: Image) -> _Gap | None:
+        """What neither sheet covers, by their rims over the slot; None where they cover all."""
+        open_ = np.maximum(above, below) < _COVERED
+        x, y, width, height = cv2.boundingRect(open_.view(np.uint8))
+        if width == 0:
+            return None
+        slot = self.slot.inner
+        x, y = x + slot.left, y + slot.top
+        part = slot.part(x, y, x + width, y + height)
+        rows, columns = slot.slices(part)
+        return _Gap(part, above[rows, columns].copy(), below[rows, columns].copy())
+
+    def _inside(
+        self, nodes: Float32Array, gap: _Gap, jaw: tuple[float, float], moved: float
+    ) -> Image:
+        """Cavity, tongue and teeth in the shadow of both sheets.
+
+        Args:
+            nodes: of the slot, where the skull rests.
+            gap: what to draw.
+            jaw: as in `draw`.
+            moved: 0 for all as in the photo, 1 for nothing as in it.
+        """
+        places = self.slot.places(nodes, gap.part)
+        skull = sampled(self.skull, places)
+        if moved < 1.0:
+            photo = sampled(self.photo, places)
+            skull = cast(Image, cv2.addWeighted(skull, moved, photo, 1.0 - moved, 0.0))
+        opened, aside = jaw
+        way = self.jaw_axes[1] * np.float32(opened) + self.jaw_axes[0] * np.float32(aside)
+        lower = sampled(self.jaw, self.slot.places(nodes - way, gap.part))
+        behind_teeth = layers.opacity_of(lower) * (1.0 - layers.opacity_of(skull))
+        view = layers.over(layers.colour_of(lower), behind_teeth, layers.colour_of(skull))
+        light = times(
+            layers.look_up(_UPPER_SHADOW, gap.above), layers.look_up(_LOWER_SHADOW, gap.below)
+        )
         if moved < 1.0:  # a photo has its own shadows
             light = cast(Float32Array, cv2.addWeighted(light, moved, light, 0.0, 1.0 - moved))
-        view = layers.shaded(view, light, self.flesh)
-        view = layers.over(layers.colour_of(sheet), layers.look_up(_COVERAGE, edge), view)
-        return view, times(layers.look_up(_SEAM, edge), layers.look_up(_SEAM, below))
+        return layers.shaded(view, light, self.flesh)
 
-    def _inside(self, places: Float32Array, jaw: tuple[float, float], moved: float) -> Image:
-        """Cavity, tongue and teeth; what the photo shows of them while lips hardly move."""
-        layer = self.skull
-        if moved < 1.0:
-            layer = cast(Image, cv2.addWeighted(layer, moved, self.photo, 1.0 - moved, 0.0))
-        skull = sampled(layer, places)
-        opened, aside = jaw
-        moved = self.jaw_axes[1] * np.float32(opened) + self.jaw_axes[0] * np.float32(aside)
-        lower = sampled(self.jaw, minus(places, np.broadcast_to(moved, places.shape)))
-        behind_teeth = layers.opacity_of(lower) * (1.0 - layers.opacity_of(skull))
-        return layers.over(layers.colour_of(lower), behind_teeth, layers.colour_of(skull))
+
+class _Gap(NamedTuple):
+    """A part of the slot, and there the fourth channels of the upper and the lower sheet."""
+
+    part: Grid
+    above: Image
+    below: Image
+
+
+def _warped(sheet: Image, window: Window, forward: Float32Array) -> Image:
+    """A sheet over the whole of its window, (h, w, 4) uint8."""
+    return sampled(sheet, window.places(window.nodes(forward), window.inner))
+
+
+def hides_all_below(activity: float) -> bool:
+    """Whether a mouth drawn with that activity leaves nothing in its slot of what was there."""
+    return activity >= _QUIET
 
 
 def prepare(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
 import cv2
 import numpy as np
 
 from pipeline.errors import RenderError
-from pipeline.mesh import drive, layers, shading
-from pipeline.mesh.arrays import minus, sampled, sampled_field
-from pipeline.mesh.fields import enlarged, inverted
-from pipeline.mesh.rig import OVERSAMPLING, Rig, build
-from pipeline.types import FaceControls, Float32Array, Image, Portrait
+from pipeline.mesh import drive, layers, mouth, shading
+from pipeline.mesh.arrays import sampled, sampled_field
+from pipeline.mesh.rig import Rig, build
+from pipeline.types import FaceControls, Image, Portrait
 
 DEFAULT_SIZE_PX: Final = (512, 512)
 _SIZES_KEPT: Final = 3
@@ -103,18 +102,16 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     draw_texture(rig, instructions)
     face, upper, skull, lower = rig.split(instructions.rows)
     frame = rig.base.copy()
-    backward = enlarged(
-        inverted(face, rig.identity, rig.grid.stride), rig.grid.width, rig.grid.height
-    )
-    places = cast(Float32Array, cv2.scaleAdd(backward, -OVERSAMPLING, rig.rest))
-    view = rig.grid.cut(frame)
-    view[:] = layers.colour_of(sampled(rig.texture, places))
+    nodes = rig.face.nodes(face)
+    slot = () if mouth.hides_all_below(instructions.mouth) else (rig.mouth.slot.inner,)
+    for part in (*rig.parts, *slot):
+        colours = sampled(rig.texture, rig.face.places(nodes, part))
+        part.cut(frame)[:] = layers.colour_of(colours)
     rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, instructions.mouth)
     gain = shading.brightness(rig.wrinkles, instructions.rows)
     if gain is not None:
-        skin, part = rig.wrinkled.cut(frame), rig.grid.slices(rig.wrinkled)
-        here = sampled_field(gain, minus(rig.pixels, backward[part]))
-        skin[:] = layers.shaded(skin, here, rig.skin)
+        skin = rig.wrinkled.cut(frame)
+        skin[:] = layers.shaded(skin, sampled_field(gain, rig.wrinkled_places(nodes)), rig.skin)
     return frame
 
 

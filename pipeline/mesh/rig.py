@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import cv2
 import numpy as np
 
-from pipeline.mesh import basis, eyes, masks, mouth, rest, shading, unfold
+from pipeline.mesh import basis, eyes, masks, mouth, pose, rest, shading, unfold
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import sampled
-from pipeline.mesh.drive import ROWS
+from pipeline.mesh.arrays import f32, sampled
+from pipeline.mesh.drive import POSE, ROWS
 from pipeline.mesh.fields import Grid, Window
 from pipeline.mesh.framing import Framing
 from pipeline.mesh.layers import Tint
@@ -21,6 +22,7 @@ from pipeline.types import Float32Array, Image, Portrait
 OVERSAMPLING: Final = 2
 """Texture pixels per frame pixel: bilinear sampling then neither blurs nor shimmers."""
 
+_BAND: Final = 11  # rows of nodes drawn at once: about half a megabyte of texture and places
 _SMILES: Final = 0.05  # a portrait that smiles less has no folds to lose
 
 
@@ -32,31 +34,30 @@ class Rig:
         base: (h, w, 3) uint8, the frame for zero controls.
         texture: (2h, 2w, 4) uint8, the fourth channel idle (four are faster to sample than
             three); eyes and folds are drawn into it, so it belongs to one thread.
-        grid: over everything that can move.
-        identity: `grid.indices()`.
-        rest: (h, w, 2) float32, where in the texture each pixel of the grid's rectangle rests.
+        face: over everything that can move, sampled from the texture.
+        parts: of it, drawn one by one: they leave out what nothing moves and what the mouth
+            draws over, and what one of them needs stays in the processor's cache.
         fields: (ROWS, values) float32, see `split`.
-        wrinkled: the part of `grid` that can wrinkle.
-        pixels: (h, w, 2) float32, pixels of `wrinkled`'s rectangle.
+        skull: (pose.COEFFICIENTS, values) float32, likewise for what only the pose moves.
+        wrinkled: the part of `face` that can wrinkle.
         eyes: the one at the image's left first.
         smile: how much the portrait smiles at rest, 0..1.
-        wrinkles: maps by row, see `shading`.
+        wrinkles: over `wrinkled`.
         skin: tint of wrinkles.
         folds: of the resting smile, in the texture and in the mouth's sheets.
     """
 
     base: Image
     texture: Image
-    grid: Grid
-    identity: Float32Array
-    rest: Float32Array
+    face: Window
+    parts: tuple[Grid, ...]
     wrinkled: Grid
-    pixels: Float32Array
     fields: Float32Array
+    skull: Float32Array
     eyes: tuple[eyes.Eye, eyes.Eye]
     mouth: mouth.Mouth
     smile: float
-    wrinkles: dict[int, Float32Array]
+    wrinkles: shading.Wrinkles
     skin: Tint
     folds: tuple[unfold.Fold, ...]
 
@@ -65,11 +66,18 @@ class Rig:
         values = coefficients @ self.fields
         slot, skin = self.mouth.slot.outer, self.mouth.skin.outer
         parts, start = [], 0
-        for grid in (self.grid, slot, slot, skin):
+        for grid in (self.face.outer, slot, skin):
             end = start + grid.rows * grid.columns * 2
             parts.append(values[start:end].reshape(grid.rows, grid.columns, 2))
             start = end
-        return parts
+        skull = (coefficients[POSE:] @ self.skull).reshape(slot.rows, slot.columns, 2)
+        return [parts[0], parts[1], skull, parts[2]]
+
+    def wrinkled_places(self, nodes: Float32Array) -> Float32Array:
+        """Where in the maps of wrinkles every pixel of `wrinkled` rests, for nodes of `face`."""
+        corner = f32([self.wrinkled.left, self.wrinkled.top])
+        rests = (nodes + 0.5) * (1.0 / OVERSAMPLING) - 0.5 - corner
+        return self.face.places(f32(rests), self.wrinkled)
 
 
 def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
@@ -84,21 +92,21 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     texture = _rgba(colours)
     grid = _face_grid(face, size_px)
     windows = _mouth_windows(face, grid, colours)
-    places = grid.texture_places(OVERSAMPLING)
     base = framing.base(colours)
-    grid.cut(base)[:] = sampled(texture, places)[..., :3]
+    grid.cut(base)[:] = sampled(texture, grid.texture_places(OVERSAMPLING))[..., :3]
+    fields = basis.fields(face, grid, size_px)
+    whole = Grid(0, 0, texture.shape[1], texture.shape[0], 1)
     smile, light = rest.smile(face), Light.on_face(fine, colours)
     lips = mouth.prepare(fine, colours, windows, rest.parting(face), light)
     wrinkled = _around(grid, face.to_pixels(masks.outline(face)), (0.0, 0.0, 0.0, 0.0), 1.0)
     return Rig(
         base=base,
         texture=texture,
-        grid=grid,
-        identity=grid.indices(),
-        rest=places,
+        face=Window.of(grid, grid, whole, OVERSAMPLING),
+        parts=_moving(fields.face, grid, windows[0].inner),
         wrinkled=wrinkled,
-        pixels=Grid(0, 0, wrinkled.width, wrinkled.height, 1).nodes(),
-        fields=_stacked(basis.fields(face, grid, size_px), grid, windows),
+        fields=_stacked(fields, grid, windows),
+        skull=_pose_of_skull(fields.skull, grid, windows[0]),
         eyes=(eyes.prepare(fine, colours, 0), eyes.prepare(fine, colours, 1)),
         mouth=lips,
         smile=smile,
@@ -118,10 +126,32 @@ def _stacked(fields: basis.Fields, grid: Grid, windows: tuple[Window, Window]) -
     parts = (
         fields.face,
         fields.upper[:, slot[0], slot[1]],
-        fields.skull[:, slot[0], slot[1]],
         fields.lower[:, skin[0], skin[1]],
     )
     return np.ascontiguousarray(np.concatenate([part.reshape(ROWS, -1) for part in parts], axis=1))
+
+
+def _pose_of_skull(skull: Float32Array, grid: Grid, slot: Window) -> Float32Array:
+    rows, columns = grid.window(slot.outer)
+    return np.ascontiguousarray(skull[POSE:, rows, columns].reshape(pose.COEFFICIENTS, -1))
+
+
+def _moving(fields: Float32Array, grid: Grid, slot: Grid) -> tuple[Grid, ...]:
+    """Parts of a grid that together hold all that `fields` can move, without the slot."""
+    moves = np.abs(fields).max(axis=(0, 3)) > 0.0
+    moves = cv2.dilate(moves.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    hole = grid.window(slot)
+    cuts = {*range(0, grid.rows, _BAND), grid.rows, hole[0].start, hole[0].stop}
+    parts = []
+    for top, bottom in pairwise(sorted(cuts)):
+        columns = np.flatnonzero(moves[top:bottom].any(axis=0))
+        inside = hole[0].start <= top < hole[0].stop
+        beside = (columns < hole[1].start, columns >= hole[1].stop)
+        for chosen in [columns[side] for side in beside] if inside else [columns]:
+            if chosen.size:
+                left, right = int(chosen[0]), int(chosen[-1]) + 1
+                parts.append(grid.block(left, top, right, bottom))
+    return tuple(parts)
 
 
 def _folds(fine: Anatomy, texture: Image, lips: mouth.Mouth) -> tuple[unfold.Fold, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, cast
+from typing import Final
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from pipeline.mesh.masks import distance_outside, outline
 from pipeline.types import ARKIT_INDEX, Float32Array
 
 _FAINT: Final = 0.02  # weights below this draw nothing
+_UNSEEN: Final = 1e-4  # share of brightness: sums of these stay below a level of 255
 _STRONGEST: Final = 0.45  # brightness never changes by more than this share
 
 # Folds are darkest in blue: light that leaves them has travelled through skin.
@@ -43,8 +44,22 @@ class _Mark:
     draw: Callable[[Float32Array], Float32Array]
 
 
-def prepare(face: Anatomy, grid: Grid, smile: float) -> dict[int, Float32Array]:
-    """Maps of relative brightness change for rows of a rig: (height, width) float32 each.
+@dataclass(frozen=True, slots=True, eq=False)
+class Wrinkles:
+    """Relative change of brightness where the face rests, by row of a rig.
+
+    Attributes:
+        shape: height and width of the rectangle of the canvas that can wrinkle.
+        maps: row, rows and columns of the part that it changes, and the change there, float32.
+            Parts keep small what a frame has to read.
+    """
+
+    shape: tuple[int, int]
+    maps: tuple[tuple[int, tuple[slice, slice], Float32Array], ...]
+
+
+def prepare(face: Anatomy, grid: Grid, smile: float) -> Wrinkles:
+    """Lay out the maps of a face.
 
     Args:
         face: the face on the canvas.
@@ -67,7 +82,19 @@ def prepare(face: Anatomy, grid: Grid, smile: float) -> dict[int, Float32Array]:
             for mark in marks:
                 part = _part(face, grid, mark, mirror)
                 drawn[part] += mark.draw(at[part] * mirror) * inside[part]
-    return {row: f32(np.clip(drawn, -_STRONGEST, _STRONGEST)) for row, drawn in maps.items()}
+    boxed = []
+    for row, drawn in maps.items():
+        part = _occupied(drawn)
+        change = np.ascontiguousarray(np.clip(drawn[part], -_STRONGEST, _STRONGEST))
+        if change.size:
+            boxed.append((row, part, f32(change)))
+    return Wrinkles((grid.height, grid.width), tuple(boxed))
+
+
+def _occupied(drawn: Float32Array) -> tuple[slice, slice]:
+    """Rows and columns of everything that can be seen."""
+    left, top, width, height = cv2.boundingRect((np.abs(drawn) > _UNSEEN).astype(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _part(face: Anatomy, grid: Grid, mark: _Mark, mirror: Point) -> tuple[slice, slice]:
@@ -79,18 +106,17 @@ def _part(face: Anatomy, grid: Grid, mark: _Mark, mirror: Point) -> tuple[slice,
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
-def brightness(maps: dict[int, Float32Array], rows: Float32Array) -> Float32Array | None:
+def brightness(wrinkles: Wrinkles, rows: Float32Array) -> Float32Array | None:
     """What the frame's brightness is multiplied with where the face rests, or None for nothing."""
     total: Float32Array | None = None
-    for row, drawn in maps.items():
-        weight = float(rows[row])
-        if weight <= _FAINT:
+    for row, part, change in wrinkles.maps:
+        weight = float(rows[row]) - _FAINT
+        if weight <= 0.0:
             continue
-        weight -= _FAINT
         if total is None:
-            total = cast(Float32Array, cv2.addWeighted(drawn, weight, drawn, 0.0, 1.0))
-        else:
-            total = cast(Float32Array, cv2.scaleAdd(drawn, weight, total))
+            total = np.ones(wrinkles.shape, np.float32)
+        view = total[part]
+        cv2.scaleAdd(change, weight, view, dst=view)
     return total
 
 

@@ -30,17 +30,20 @@ STAGES = {
     "fields": (
         "pipeline.mesh.drive:drive",
         "pipeline.mesh.rig:Rig.split",
-        "pipeline.mesh.renderer:inverted",
-        "pipeline.mesh.renderer:enlarged",
+        "pipeline.mesh.fields:Window.nodes",
     ),
     "eyes": ("pipeline.mesh.eyes:Eye.draw",),
     "folds": ("pipeline.mesh.unfold:Fold.draw",),
-    "warp": ("pipeline.mesh.renderer:sampled", "pipeline.mesh.layers:colour_of"),
+    "warp": (
+        "pipeline.mesh.fields:Window.places",
+        "pipeline.mesh.renderer:sampled",
+        "pipeline.mesh.layers:colour_of",
+    ),
     "mouth": ("pipeline.mesh.mouth:Mouth.draw",),
     "light": (
         "pipeline.mesh.shading:brightness",
         "pipeline.mesh.renderer:sampled_field",
-        "pipeline.mesh.renderer:minus",
+        "pipeline.mesh.rig:Rig.wrinkled_places",
         "pipeline.mesh.layers:shaded",
     ),
 }

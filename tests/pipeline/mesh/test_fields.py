@@ -56,4 +56,4 @@ def test_skin_does_not_fold_over(rig: Rig, seed: int) -> None:
     """Random mixtures of controls and poses leave the sheets of skin and the skull unfolded."""
     _, upper, skull, lower = rig.split(drive(random_controls(seed), rig.smile).rows)
     for field in (upper, skull, lower):
-        assert steepest_fold(field, rig.grid.stride) > 0.0
+        assert steepest_fold(field, rig.face.outer.stride) > 0.0
