@@ -6,7 +6,8 @@ Three questions are asked of every request, in this order:
   refused. A page that has its own name resolve to our address (DNS rebinding) would otherwise
   pass for our own page. Addresses cannot be rebound, so they pass; and where a token is
   needed, no such page has it.
-- `Origin`: browsers say which page sent a request. It must be ours or one of the allowed.
+- `Origin`: browsers say which page sent a request. It must be ours or one of the allowed. Of
+  what a page merely shows, such as a picture, they say `Sec-Fetch-Site` instead, and `Referer`.
 - Token: on everything except `/health`, `/ready` and the studio page with its files, which
   tell nothing that a port scan does not, and which load balancers and browsers fetch without
   one. `/metrics` wants the token; Prometheus sends it with `authorization`.
@@ -32,6 +33,12 @@ SUBPROTOCOL_PREFIX: Final = "bearer."
 _CHALLENGE: Final = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="avatar-orchestrator"'}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PREFLIGHT_LASTS_S: Final = 600
+# Fetch metadata (W3C): who asks, where the page is on another origin, and for what.
+_FETCH_SITE: Final = "Sec-Fetch-Site"
+_FETCH_DEST: Final = "Sec-Fetch-Dest"
+_FROM_ELSEWHERE: Final = {"cross-site", "same-site"}
+_LINK: Final = "document"
+_NO_ORIGIN: Final = "null"
 
 _HandlerT = TypeVar("_HandlerT", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -217,6 +224,8 @@ def access_check(policy: AccessPolicy) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin, host = request.headers.get(hdrs.ORIGIN), request.headers.get(hdrs.HOST)
+        if origin is None and not policy.needs_token:  # who has the token may show us anywhere
+            origin = _embedding_page(request)
         if not policy.allows_host(host):
             raise web.HTTPForbidden(text=_refused("Host", host, "auth.allowed_hosts"))
         if not policy.allows_origin(origin, host):
@@ -264,6 +273,23 @@ def bearer_subprotocols(request: web.Request) -> tuple[str, ...]:
     offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])).split(",")
     names = (name.strip() for name in offered)
     return tuple(name for name in names if name.startswith(SUBPROTOCOL_PREFIX))
+
+
+def _embedding_page(request: web.Request) -> str | None:
+    """The origin of another page that has us in it, as a picture for example.
+
+    Returns:
+        `null` where its browser does not say which; None where there is no such page, or
+        somebody has followed a link.
+    """
+    headers = request.headers
+    if headers.get(_FETCH_SITE) not in _FROM_ELSEWHERE or headers.get(_FETCH_DEST) == _LINK:
+        return None
+    try:
+        page = urlsplit(headers.get(hdrs.REFERER, ""))
+    except ValueError:
+        return _NO_ORIGIN
+    return f"{page.scheme}://{page.netloc}" if page.netloc else _NO_ORIGIN
 
 
 def _is_open(request: web.Request) -> bool:

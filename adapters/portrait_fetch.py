@@ -29,7 +29,7 @@ _ACCEPT: Final = "image/jpeg,image/png,image/webp;q=0.9,*/*;q=0.1"
 _PORTS: Final = {"http": 80, "https": 443}
 # NAT64 (RFC 6052): an IPv4 address in the last four bytes, which is what is reached.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# All that is given out for the internet (RFC 4291, section 2.4); the old site-local, for one, is not.
+# All that is given out for the internet (RFC 4291); the old site-local, for one, is not in it.
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 # Not everywhere in `ipaddress`: relays of 6to4 (RFC 7526), documentation (RFC 9637).
 _NOBODYS: Final = (ipaddress.ip_network("192.88.99.0/24"), ipaddress.ip_network("3fff::/20"))

@@ -189,6 +189,44 @@ def test_no_route_answers_a_page_from_elsewhere(
     assert changes(trusting) == before
 
 
+def embedded(site: str, kind: str, page: str | None = None) -> dict[str, str]:
+    """What browsers say of a picture, script or frame in a page elsewhere: no Origin."""
+    mode = "navigate" if kind in {"document", "iframe"} else "no-cors"
+    referer = {} if page is None else {"Referer": f"{page}/"}
+    fetch = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": kind}
+    return fetch | referer
+
+
+def test_no_page_from_elsewhere_shows_the_face(
+    guarded: DaemonProcess, trusting: DaemonProcess, routes: list[Route]
+) -> None:
+    """Pictures, scripts and frames are fetched without `Origin`: 403, unless the token is shown."""
+    for route in routes:
+        for headers in (
+            embedded("cross-site", "image", EVIL),
+            embedded("same-site", "script", "http://127.0.0.1:1"),
+            embedded("cross-site", "iframe"),
+        ):
+            assert ask(trusting, route, headers)[0] == 403, (route, headers)
+            shown = headers | {"Authorization": f"Bearer {TOKEN}"}
+            assert ask(guarded, route, shown)[0] != 403, (route, headers)
+
+
+def test_a_page_of_ours_a_link_and_an_allowed_page_do(
+    trusting: DaemonProcess, tmp_path: Path
+) -> None:
+    """The studio's own pictures, whoever follows a link or types an address, a named origin."""
+    picture = ("GET", "/v1/snapshot.jpg")
+    for site, kind in (("same-origin", "image"), ("none", "document"), ("cross-site", "document")):
+        assert ask(trusting, picture, embedded(site, kind))[0] == 200, (site, kind)
+    named = {"AVATAR_AUTH__ALLOWED_ORIGINS": f'["{EVIL}"]'}
+    with DaemonProcess(tmp_path, **SMALL, **named) as daemon:
+        assert ask(daemon, picture, embedded("cross-site", "image", EVIL))[0] == 200
+        assert ask(daemon, picture, embedded("cross-site", "image", f"{EVIL}.org"))[0] == 403
+        assert ask(daemon, picture, embedded("cross-site", "image"))[0] == 403
+        assert ask(daemon, picture, embedded("cross-site", "image", "http://["))[0] == 403
+
+
 def test_no_route_answers_a_name_that_is_not_ours(
     trusting: DaemonProcess, routes: list[Route]
 ) -> None:
