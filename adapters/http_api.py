@@ -35,7 +35,7 @@ from adapters.events_post import EventsByPost
 from adapters.metrics import PrometheusMetrics
 from adapters.studio_page import STUDIO_DIR, Studio
 from pipeline.bodies import CharactersBody, ExpressionsBody, HealthBody, ReadyBody, StateBody
-from pipeline.ports import DaemonPort
+from pipeline.ports import DaemonPort, Metric
 from pipeline.types import ImageFormat
 
 
@@ -121,6 +121,7 @@ class _Api:
     @described(Answer(200, "every metric", content=("text/plain",)))
     async def metrics(self, request: web.Request) -> web.Response:
         """Figures in Prometheus' text format."""
+        self._metrics.set(Metric.TASKS, len(asyncio.all_tasks()))
         text = await asyncio.to_thread(self._metrics.render)
         headers = {**LIVE_HEADERS, hdrs.CONTENT_TYPE: self._metrics.content_type}
         return web.Response(body=text, headers=headers)

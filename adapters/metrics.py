@@ -147,6 +147,9 @@ _DECLARED: Final[Mapping[Metric, _Declaration]] = {
     Metric.MEDIA_BRIDGE_RECONNECTS: _Declaration(
         Counter, "Connections to the MediaBridge after the first."
     ),
+    Metric.TASKS: _Declaration(
+        Gauge, "Tasks of the event loop; with as many connections there are as many."
+    ),
     Metric.EVENTS_UNLOGGED: _Declaration(Counter, "Messages that are missing from the event log."),
     Metric.BUILD_INFO: _Declaration(
         Gauge, "Always 1; what runs, in its labels.", ("version", "python", "renderer", "device")

@@ -201,6 +201,7 @@ class Metric(StrEnum):
     MEDIA_BRIDGE_WANTED = "media_bridge_wanted"  # gauge
     MEDIA_BRIDGE_CONNECTED = "media_bridge_connected"  # gauge
     MEDIA_BRIDGE_RECONNECTS = "media_bridge_reconnects_total"  # counter
+    TASKS = "event_loop_tasks"  # gauge
     EVENTS_UNLOGGED = "events_unlogged_total"  # counter
     BUILD_INFO = "build_info"  # gauge [version, python, renderer, device], always 1
 

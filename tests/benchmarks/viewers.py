@@ -111,7 +111,17 @@ class Viewers:
 
     def report(self) -> Report:
         """What was seen since the last mark."""
-        answers = self._ask("report")
+        return self._told("report")
+
+    def take(self) -> Report:
+        """What was seen since the last mark, which is moved to here; nothing is seen twice.
+
+        Often, and the answers stay short: while they are written, nobody looks at frames.
+        """
+        return self._told("take")
+
+    def _told(self, question: str) -> Report:
+        answers = self._ask(question)
         codes: dict[str, int] = {}
         for answer in answers:
             for code, number in answer["closed_with"].items():
@@ -310,6 +320,10 @@ class _Crowd:
                 _say({})
             case "report":
                 _say(self._report())
+            case "take":
+                report = self._report()
+                self._mark()
+                _say(report)
             case _:
                 return False
         return True
@@ -329,6 +343,16 @@ class _Crowd:
         }
 
 
+def handshake(host: str, port: int) -> bytes:
+    """A viewer's request (RFC 6455, section 4.1)."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET /v1/frames HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
 def opened(
     port: int, receive_bytes: int = 0, host: str = "127.0.0.1"
 ) -> tuple[socket.socket, bytes]:
@@ -343,12 +367,7 @@ def opened(
         # Before the connection is there: its window is agreed on then.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     connection.connect((host, port))
-    key = base64.b64encode(os.urandom(16)).decode()
-    connection.sendall(
-        f"GET /v1/frames HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    connection.sendall(handshake(host, port))
     answer = b""
     while b"\r\n\r\n" not in answer:
         data = connection.recv(4096)

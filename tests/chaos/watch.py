@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, cycle, pairwise
+from itertools import count, cycle
 from types import TracebackType
 from typing import Self
 
@@ -102,12 +102,13 @@ class Watch:
             async with asyncio.timeout(ENDED_S):
                 while self._accepted - set(self._ended):  # noqa: ASYNC110 - a set has no event
                     await asyncio.sleep(0.05)
-        frames, missed, longest_ms = seen(report.arrivals)
+        received = Received()
+        received.add(report.arrivals)
         return Noticed(
             seconds,
-            frames,
-            missed,
-            longest_ms,
+            received.fewest,
+            received.missed,
+            received.longest_ms,
             cues=len(self._accepted),
             unended=len(self._accepted - set(self._ended)),
             twice=sum(number > 1 for number in self._ended.values()),
@@ -132,13 +133,31 @@ class Watch:
                     self._ended[message["id"]] += 1
 
 
-def seen(arrivals: Sequence[Arrival]) -> tuple[int, int, float]:
-    """Frames at the viewer with fewest, frames missed by all, longest interval in milliseconds."""
-    by_viewer: dict[int, list[Arrival]] = defaultdict(list)
-    for arrival in arrivals:
-        by_viewer[arrival.viewer].append(arrival)
-    fewest = min((len(its) for its in by_viewer.values()), default=0)
-    pairs = [pair for its in by_viewer.values() for pair in pairwise(its)]
-    missed = sum(after.seq - before.seq - 1 for before, after in pairs)
-    longest_s = max((after.at_s - before.at_s for before, after in pairs), default=0.0)
-    return fewest, missed, longest_s * 1000.0
+class Received:
+    """What watched viewers got, folded as it comes.
+
+    Attributes:
+        longest_ms: the longest time without a frame at any of them.
+        missed: frames that were published and never got to one of them.
+    """
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+        self.missed = 0
+        self._frames: Counter[int] = Counter()
+        self._newest: dict[int, Arrival] = {}
+
+    @property
+    def fewest(self) -> int:
+        """Frames at the viewer that got fewest."""
+        return min(self._frames.values(), default=0)
+
+    def add(self, arrivals: Sequence[Arrival]) -> None:
+        """Take in what came since; in order for each viewer."""
+        for arrival in arrivals:
+            before = self._newest.get(arrival.viewer)
+            self._newest[arrival.viewer] = arrival
+            self._frames[arrival.viewer] += 1
+            if before is not None:
+                self.missed += arrival.seq - before.seq - 1
+                self.longest_ms = max(self.longest_ms, (arrival.at_s - before.at_s) * 1000.0)
