@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from adapters.reception import FIRST_REQUEST_S, Reception
+from adapters.ws_throttle import FRAMES_PER_S
 from pipeline.errors import ConfigError, PortTakenError
 
 BACKLOG: Final = 1024  # connections that the kernel holds for us: a crowd of viewers at once
@@ -64,6 +65,7 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     most: int | None = None,
     first_request_s: float = FIRST_REQUEST_S,
+    frames_per_s: float = FRAMES_PER_S,
 ) -> HttpServer:
     """Listen, and serve until the returned server is closed.
 
@@ -77,6 +79,7 @@ async def serve(
         most: connections at a time; those beyond are hung up on. None is as many as come.
         first_request_s: time for a new connection to ask for something, and before that for
             its TLS handshake.
+        frames_per_s: how fast each WebSocket is read.
 
     Raises:
         ConfigError: cannot listen there; names `server.host` or `server.port`.
@@ -92,6 +95,7 @@ async def serve(
             runner.server,
             most=most,
             first_request_s=first_request_s,
+            frames_per_s=frames_per_s,
             access_log=None,
             logger=_server_log(),
             auto_decompress=False,  # limits are for what was sent, not for what it unpacks to

@@ -1,4 +1,4 @@
-"""Taking connections for a web server: not too many of them, and none that asks for nothing.
+"""Taking connections for a web server: not too many of them, none that asks for nothing or floods.
 
 aiohttp gives a new connection as long for its first request as an old one for its next, and has
 no bound on how many there are. Whoever opened connections and sent headers a byte at a time
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_websocket import WebSocketReader
 
 from adapters.answers import EVERY_RESPONSE, code_of, error_answer
+from adapters.ws_throttle import FRAMES_PER_S, FrameThrottle
 from pipeline.types import ErrorInfo
 
 log = structlog.get_logger()
@@ -36,9 +39,11 @@ class Reception:
         server: what answers.
         most: connections at a time; None is as many as come.
         first_request_s: time for the first request's headers to arrive.
+        frames_per_s: how fast each WebSocket is read.
         options: of `web.RequestHandler`.
 
     Attributes:
+        frames_per_s: as above.
         present: connections that there are.
     """
 
@@ -48,6 +53,7 @@ class Reception:
         *,
         most: int | None,
         first_request_s: float = FIRST_REQUEST_S,
+        frames_per_s: float = FRAMES_PER_S,
         **options: Any,
     ) -> None:
         self._server = server
@@ -55,6 +61,7 @@ class Reception:
         self._options = options
         self._full = False
         self._first_request_s = first_request_s
+        self.frames_per_s = frames_per_s
         self.present = 0
 
     def __call__(self) -> asyncio.Protocol:
@@ -89,11 +96,13 @@ def _is_long(error: BaseException | None) -> bool:
 class _Connection(web.RequestHandler):
     """aiohttp's side of a connection, with a deadline for the first request.
 
+    Once it is a WebSocket, it is read no faster than it may be.
+
     Attributes:
         vanished: it has ended because nothing came from the other end any more.
     """
 
-    __slots__ = ("_deadline", "_reception", "vanished")
+    __slots__ = ("_deadline", "_reception", "_throttle", "vanished")
 
     def __init__(
         self, server: web.Server, *, reception: Reception, loop: Any, **options: Any
@@ -101,6 +110,7 @@ class _Connection(web.RequestHandler):
         super().__init__(server, loop=loop, **options)
         self._reception = reception
         self._deadline: asyncio.TimerHandle | None = None
+        self._throttle: FrameThrottle | None = None
         self.vanished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,6 +122,24 @@ class _Connection(web.RequestHandler):
         if self._deadline is not None and self._messages:
             self._deadline.cancel()
             self._deadline = None
+        self._hold_if_throttled()
+
+    def set_parser(
+        self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
+    ) -> None:
+        """From now on it is a WebSocket."""
+        self._throttle = FrameThrottle(
+            parser,
+            self._reception.frames_per_s,
+            ended=self.close,
+            resume=self._read_on,
+        )
+        super().set_parser(cast(WebSocketReader, self._throttle), data_received_cb)
+        self._hold_if_throttled()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        super().resume_reading(resume_parser)
+        self._hold_if_throttled()
 
     def handle_error(
         self,
@@ -127,9 +155,20 @@ class _Connection(web.RequestHandler):
         answer.force_close()
         return answer
 
+    def _read_on(self) -> None:
+        if not self._reading_paused:
+            self.resume_reading()
+
+    def _hold_if_throttled(self) -> None:
+        holding = self._throttle is not None and self._throttle.holding
+        if holding and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER
         super().connection_lost(exc)
+        if self._throttle is not None:
+            self._throttle.stop()
         self._reception.leave()
         if self._deadline is not None:
             self._deadline.cancel()

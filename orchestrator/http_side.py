@@ -20,6 +20,7 @@ from adapters.stages_api import StagesEndpoint
 from adapters.tls import Certificate
 from adapters.viewer import Audience
 from adapters.vmc import check_host
+from adapters.ws_throttle import FRAMES_PER_S
 from orchestrator.front_desk import FrontDesk, there
 from orchestrator.process import most_connections
 from orchestrator.settings import Settings
@@ -123,6 +124,9 @@ class HttpSide:
             shutdown_s=HTTP_STOP_S,
             tls=None if tls is None else tls.context,
             most=most_connections(settings.limits),
+            # Of fragments and pings there may be more than of messages; so many more that who
+            # floods a producer's connection is found out by its messages first.
+            frames_per_s=max(FRAMES_PER_S, 5.0 * settings.limits.messages_per_s),
         )
 
 
