@@ -77,7 +77,7 @@ def sandboxed(facts: dict[str, str]) -> None:
     assert facts["Seccomp:"] == "2"
     assert facts["NoNewPrivs:"] == "1"
     assert int(facts["CapEff:"], 16) == int(facts["CapBnd:"], 16) == 0
-    for where in ("/etc", "/usr", "/opt/avatar-orchestrator/app"):
+    for where in ("/etc", "/usr", "/run", "/run/lock", "/opt/avatar-orchestrator/app"):
         assert facts[f"unwritable:{where}"] == "0", where
     assert facts["home"] == "0"
 

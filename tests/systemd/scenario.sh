@@ -23,7 +23,7 @@ fact uid "$(stat -c %u /proc/$pid)"
 for line in Seccomp: NoNewPrivs: CapEff: CapBnd:; do fact $line $(grep "^$line" /proc/$pid/status | cut -f2); done
 # What the daemon sees, through the door that the kernel has for it.
 eyes=/proc/$pid/root
-for where in /etc /usr /opt/avatar-orchestrator/app; do
+for where in /etc /usr /run /run/lock /opt/avatar-orchestrator/app; do
   ! touch $eyes$where/x 2> /dev/null; fact "unwritable:$where" $?
 done
 fact home "$(cat <(ls -A $eyes/root 2> /dev/null) <(ls -A $eyes/home 2> /dev/null) | grep -c .)"
