@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.mesh import eyeball, layers, lids
 from pipeline.mesh.anatomy import Anatomy
-from pipeline.mesh.arrays import f32, minus, sampled
+from pipeline.mesh.arrays import f32, sampled
 from pipeline.mesh.fields import Grid, enlarged, inverted
 from pipeline.types import Float32Array, Image
 
@@ -46,27 +46,37 @@ class Ways:
 
     Attributes:
         low, high: amounts of the first and last field.
-        fields: (steps, rows, columns, 2) float32, backward.
+        places: (steps, rows + 2, columns + 2, 2) float32, where in the patch the nodes of its
+            grid rest, and those of a ring around it.
+        stride: pixels between nodes.
     """
 
     low: float
     high: float
-    fields: Float32Array
+    places: Float32Array
+    stride: int
 
     @classmethod
     def of(cls, travel: Float32Array, grid: Grid, span: tuple[float, float]) -> Ways:
         """Invert `travel`, the forward field at amount 1, for amounts across `span`."""
-        nodes = grid.indices()
-        amounts = np.linspace(*span, _WAYS, dtype=np.float32)
-        return cls(*span, np.stack([inverted(travel * a, nodes, grid.stride, 14) for a in amounts]))
+        nodes, step = grid.indices(), grid.stride
+        rest = Grid(-step, -step, grid.columns + 2, grid.rows + 2, step).nodes()
+        places = []
+        for amount in np.linspace(*span, _WAYS, dtype=np.float32):
+            backward = inverted(travel * amount, nodes, step, 14)
+            places.append(rest - np.pad(backward, ((1, 1), (1, 1), (0, 0)), "edge"))
+        return cls(*span, np.stack(places), step)
 
-    def backward(self, amount: float) -> Float32Array:
-        """The inverted field at an amount, between the two nearest."""
-        at = (min(max(amount, self.low), self.high) - self.low) / (self.high - self.low)
-        step = min(int(at * (_WAYS - 1)), _WAYS - 2)
-        share = at * (_WAYS - 1) - step
-        before, after = self.fields[step], self.fields[step + 1]
-        return cast(Float32Array, cv2.addWeighted(before, 1.0 - share, after, share, 0.0))
+    def at(self, amount: float) -> Float32Array:
+        """Where every pixel of the patch rests at an amount, between the two nearest."""
+        share = (min(max(amount, self.low), self.high) - self.low) / (self.high - self.low)
+        step = min(int(share * (_WAYS - 1)), _WAYS - 2)
+        share = share * (_WAYS - 1) - step
+        before, after = self.places[step], self.places[step + 1]
+        nodes = cast(Float32Array, cv2.addWeighted(before, 1.0 - share, after, share, 0.0))
+        ring = self.stride
+        rows, columns = nodes.shape[0] * ring, nodes.shape[1] * ring
+        return enlarged(nodes, columns, rows)[ring:-ring, ring:-ring]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +97,6 @@ class Eye:
     lower: Image
     upper_ways: Ways
     lower_ways: Ways
-    identity: Float32Array
     shown: list[EyeState]
     opening: float
     unit: float
@@ -113,46 +122,59 @@ class Eye:
         if closing > 0.0:
             skin = cast(Image, cv2.addWeighted(skin, 1.0 - closing, self.shut, closing, 0.0))
         amount = state.upper * (1.0 - state.lower)
-        upper = self._lid(skin, self.upper_ways, amount)
-        lower = self._lid(self.lower, self.lower_ways, state.lower)
-        edge = layers.edge_of(upper)
-        widened = self.opening * (max(-state.upper, 0.0) + max(-state.lower, 0.0))
-        turned = (widened + abs(state.gaze[0]) + abs(state.gaze[1])) / _UNCOVERED
-        view = self._ball(state.gaze, min(turned, 1.0))
-        if closing > 0.0:
-            view = layers.shaded(view, layers.look_up(_lid_shadow(closing), edge))
-        covered = layers.look_up(_COVERAGE, layers.edge_of(lower))
-        view = layers.over(layers.colour_of(lower), covered, view)
-        return layers.over(layers.colour_of(upper), layers.look_up(_COVERAGE, edge), view)
+        upper = skin if amount == 0.0 else sampled(skin, self.upper_ways.at(amount))
+        rim, view = layers.edge_of(upper), layers.colour_of(upper)
+        below = layers.part_with(rim < _COVERED)
+        if below is not None:
+            rim = np.ascontiguousarray(rim[below])
+            behind = self._behind(state, below, rim, closing)
+            view[below] = layers.over(view[below], layers.look_up(_COVERAGE, rim), behind)
+        return view
 
-    def _lid(self, sheet: Image, ways: Ways, amount: float) -> Image:
-        if amount == 0.0:
-            return sheet
-        h, w = sheet.shape[:2]
-        backward = ways.backward(amount)
-        return sampled(sheet, minus(self.identity, enlarged(backward, w, h)))
+    def _behind(self, state: EyeState, part: layers.Part, rim: Image, closing: float) -> Image:
+        """What a part of the patch shows behind the upper lid: the lower one over the ball."""
+        lower = self.lower[part]
+        if state.lower != 0.0:
+            lower = sampled(self.lower, self.lower_ways.at(state.lower)[part])
+        view, edge = layers.colour_of(lower), layers.edge_of(lower)
+        gap = layers.part_with(np.maximum(rim, edge) < _COVERED)
+        if gap is not None:
+            ball = self._ball(state, layers.part_of(part, gap))
+            if closing > 0.0:
+                shadow = layers.look_up(_lid_shadow(closing), np.ascontiguousarray(rim[gap]))
+                ball = layers.shaded(ball, shadow)
+            covered = layers.look_up(_COVERAGE, np.ascontiguousarray(edge[gap]))
+            view[gap] = layers.over(view[gap], covered, ball)
+        return view
 
-    def _ball(self, gaze: tuple[float, float], turned: float) -> Image:
+    def _ball(self, state: EyeState, part: layers.Part) -> Image:
         """The eyeball: the photo's own while lids only close, a whole one as it shows more."""
+        gaze = state.gaze
+        widened = self.opening * (max(-state.upper, 0.0) + max(-state.lower, 0.0))
+        turned = (widened + abs(gaze[0]) + abs(gaze[1])) / _UNCOVERED
         if turned <= 0.0:
-            return self.photo
+            return self.photo[part]
         x, y = gaze[0] * self.unit, gaze[1] * self.unit
-        iris = self._shifted(self.iris, x, y)
-        ball = layers.over(layers.colour_of(iris), layers.opacity_of(iris), self.ball)
+        iris = _shifted(self.iris, x, y, part)
+        ball = layers.over(layers.colour_of(iris), layers.opacity_of(iris), self.ball[part])
         # A reflection on a turning ball stays behind: it shows where the light is.
-        glint = self._shifted(self.glint, _GLINT_FOLLOWS * x, _GLINT_FOLLOWS * y)
+        glint = _shifted(self.glint, _GLINT_FOLLOWS * x, _GLINT_FOLLOWS * y, part)
         ball = cast(Image, cv2.add(ball, glint))
         if turned >= 1.0:
             return ball
-        return cast(Image, cv2.addWeighted(ball, turned, self.photo, 1.0 - turned, 0.0))
+        return cast(Image, cv2.addWeighted(ball, turned, self.photo[part], 1.0 - turned, 0.0))
 
-    def _shifted(self, image: Image, x: float, y: float) -> Image:
-        h, w = image.shape[:2]
-        shift = f32([[1, 0, x], [0, 1, y]])
-        return cast(Image, cv2.warpAffine(image, shift, (w, h), flags=cv2.INTER_LINEAR))
+
+def _shifted(image: Image, x: float, y: float, part: layers.Part) -> Image:
+    """A part of an image that is moved by x, y."""
+    rows, columns = part
+    shift = f32([[1, 0, x - columns.start], [0, 1, y - rows.start]])
+    size = columns.stop - columns.start, rows.stop - rows.start
+    return cast(Image, cv2.warpAffine(image, shift, size, flags=cv2.INTER_LINEAR))
 
 
 _COVERAGE: Final = layers.coverage_table(_EDGE)
+_COVERED: Final = 140  # from here on in a fourth channel nothing behind shows
 
 
 def _lid_shadow(closing: float) -> Float32Array:
@@ -190,7 +212,6 @@ def prepare(face: Anatomy, texture: Image, side: int) -> Eye:
         lower=lower,
         upper_ways=Ways.of(f32(upper_travel[..., None] * down), grid, (-0.5, 1.0)),
         lower_ways=Ways.of(f32(-lower_travel[..., None] * down), grid, (-0.1, 0.65)),
-        identity=Grid(0, 0, w, h, 1).nodes(),
         opening=float((coarse.lower - coarse.upper).max()),
         unit=face.unit,
         shown=[],

@@ -71,6 +71,16 @@ class Grid:
         r1 = int(np.clip(-((self.top - bottom) // s), r0 + 2, self.rows))
         return self.block(c0, r0, c1, r1)
 
+    def around(self, pixels: tuple[slice, slice]) -> Grid:
+        """The nodes around rows and columns of an image of this grid's rectangle."""
+        rows, columns = pixels
+        return self.part(
+            self.left + columns.start,
+            self.top + rows.start,
+            self.left + columns.stop,
+            self.top + rows.stop,
+        )
+
     def block(self, left: int, top: int, right: int, bottom: int) -> Grid:
         """Columns `left` to `right` of this grid, rows `top` to `bottom`, ends not included."""
         x, y = self.left + left * self.stride, self.top + top * self.stride

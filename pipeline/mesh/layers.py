@@ -11,11 +11,14 @@ from typing import Final, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.mesh.arrays import f32
 from pipeline.types import Float32Array, Image
 
 Tint = tuple[float, float, float]
+Part = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 _LEVELS_PER_UNIT: Final = 1200.0
 """Steps of the fourth channel per face unit: it reaches 0.1 units to either side of the edge."""
@@ -51,6 +54,21 @@ def closeness_table(reach: float) -> Float32Array:
     """Fourth channel to nearness of the edge, (256,) float32: 1 on it, falling on both sides."""
     distance = (np.arange(256, dtype=np.float32) - _MIDDLE) / _LEVELS_PER_UNIT
     return f32(np.exp(-((distance / reach) ** 2)))
+
+
+def part_with(pixels: npt.NDArray[np.bool_]) -> Part | None:
+    """The smallest part of an image that holds all these pixels, (h, w); None for no pixel."""
+    left, top, width, height = cv2.boundingRect(pixels.view(np.uint8))
+    return (slice(top, top + height), slice(left, left + width)) if width else None
+
+
+def part_of(outer: Part, inner: Part) -> Part:
+    """Rows and columns of the whole image, from those of a part and of a part of that."""
+    rows, columns = outer
+    return (
+        slice(rows.start + inner[0].start, rows.start + inner[0].stop),
+        slice(columns.start + inner[1].start, columns.start + inner[1].stop),
+    )
 
 
 def edge_of(sheet: Image) -> Image:

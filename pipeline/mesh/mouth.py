@@ -82,16 +82,21 @@ class Mouth:
             return
         target = self.skin.inner.cut(frame)
         before = target.copy() if show < 1.0 else target
-        above = _warped(self.upper, self.slot, upper)
-        below = _warped(self.lower, self.skin, lower)
-        rim, slot = layers.edge_of(below), self.skin.inner.slices(self.slot.inner)
-        gap = self._gap(layers.edge_of(above), rim[slot])
-        target[slot] = layers.colour_of(above)
+        slot = self.slot.inner
+        above = sampled(self.upper, self.slot.places(self.slot.nodes(upper), slot))
+        opening = slot.cut(frame)
+        opening[:] = layers.colour_of(above)
+        nodes = self.skin.nodes(lower)
+        reach = self._reach(nodes)
+        below = sampled(self.lower, self.skin.places(nodes, reach))
+        rim = layers.edge_of(below)
+        gap = self._gap(layers.edge_of(above), self._over_slot(rim, reach))
         if gap is not None:
             view = gap.part.cut(frame)
             inside = self._inside(self.slot.nodes(skull), gap, jaw, min(activity / _MOVED, 1.0))
             view[:] = layers.over(view, layers.look_up(_COVERAGE, gap.above), inside)
-        target[:] = layers.over(layers.colour_of(below), layers.look_up(_COVERAGE, rim), target)
+        view = reach.cut(frame)
+        view[:] = layers.over(layers.colour_of(below), layers.look_up(_COVERAGE, rim), view)
         if gap is not None and self.seam > 0.0:
             meeting = times(layers.look_up(_SEAM, gap.above), layers.look_up(_SEAM, gap.below))
             light = cv2.addWeighted(meeting, -self.seam, meeting, 0.0, 1.0)
@@ -100,17 +105,38 @@ class Mouth:
         if show < 1.0:
             target[:] = cv2.addWeighted(target, show, before, 1.0 - show, 0.0)
 
+    def _reach(self, nodes: Float32Array) -> Grid:
+        """The part of the skin's window that the lower sheet can show in.
+
+        Where the fourth channel is 0 at neighbouring nodes its rim is far from all between them.
+        """
+        skin = self.skin.inner
+        near = layers.part_with(layers.edge_of(sampled(self.lower, nodes))[1:-1, 1:-1] > 0)
+        if near is None:
+            return skin.block(0, 0, 2, 2)
+        rows, columns = near
+        return skin.block(
+            max(columns.start - 1, 0),
+            max(rows.start - 1, 0),
+            min(columns.stop + 1, skin.columns),
+            min(rows.stop + 1, skin.rows),
+        )
+
+    def _over_slot(self, rim: Image, reach: Grid) -> Image:
+        """The lower sheet's fourth channel over the slot, 0 beyond its reach."""
+        skin = self.skin.inner
+        whole = np.zeros((skin.height, skin.width), np.uint8)
+        whole[skin.slices(reach)] = rim
+        return whole[skin.slices(self.slot.inner)]
+
     def _gap(self, above: Image, below: Image) -> _Gap | None:
         """What neither sheet covers, by their rims over the slot; None where they cover all."""
-        open_ = np.maximum(above, below) < _COVERED
-        x, y, width, height = cv2.boundingRect(open_.view(np.uint8))
-        if width == 0:
+        found = layers.part_with(np.maximum(above, below) < _COVERED)
+        if found is None:
             return None
-        slot = self.slot.inner
-        x, y = x + slot.left, y + slot.top
-        part = slot.part(x, y, x + width, y + height)
-        rows, columns = slot.slices(part)
-        return _Gap(part, above[rows, columns].copy(), below[rows, columns].copy())
+        part = self.slot.inner.around(found)
+        place = self.slot.inner.slices(part)
+        return _Gap(part, np.ascontiguousarray(above[place]), np.ascontiguousarray(below[place]))
 
     def _inside(
         self, nodes: Float32Array, gap: _Gap, jaw: tuple[float, float], moved: float
@@ -147,11 +173,6 @@ class _Gap(NamedTuple):
     part: Grid
     above: Image
     below: Image
-
-
-def _warped(sheet: Image, window: Window, forward: Float32Array) -> Image:
-    """A sheet over the whole of its window, (h, w, 4) uint8."""
-    return sampled(sheet, window.places(window.nodes(forward), window.inner))
 
 
 def hides_all_below(activity: float) -> bool:

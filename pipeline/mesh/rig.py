@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -75,9 +75,10 @@ class Rig:
 
     def wrinkled_places(self, nodes: Float32Array) -> Float32Array:
         """Where in the maps of wrinkles every pixel of `wrinkled` rests, for nodes of `face`."""
-        corner = f32([self.wrinkled.left, self.wrinkled.top])
-        rests = (nodes + 0.5) * (1.0 / OVERSAMPLING) - 0.5 - corner
-        return self.face.places(f32(rests), self.wrinkled)
+        s = 1.0 / OVERSAMPLING
+        x, y = (0.5 * s - 0.5 - corner for corner in (self.wrinkled.left, self.wrinkled.top))
+        rests = cv2.transform(nodes, f32([[s, 0.0, x], [0.0, s, y]]))
+        return self.face.places(cast(Float32Array, rests), self.wrinkled)
 
 
 def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
