@@ -31,6 +31,8 @@ PATH: Final = "/v1/events"
 
 _LINGER_S: Final = 0.5  # a slow link's round trip and some
 _LINGER_LOOKS: Final = 25
+# Whoever goes on flooding does so while we wait for an answer to our close frame.
+_FLOODING_GRACE_S: Final = 1.0
 
 _CLOSE_CODES: Final = {
     Parting.STALLED: WSCloseCode.POLICY_VIOLATION,
@@ -184,8 +186,11 @@ class ProducerConnection(Producer):
     async def _say_goodbye(self, parting: Parting) -> None:
         """The closing handshake, reading on so that the other end can take part in it."""
         code, message = _CLOSE_CODES[parting], _FAREWELLS[parting]
+        grace_s = 2.0 * self._limits.goodbye_s
+        if parting is Parting.FLOODING:
+            grace_s = min(grace_s, _FLOODING_GRACE_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.0 * self._limits.goodbye_s):
+            async with asyncio.timeout(grace_s):
                 # Without draining: whoever does not read must not hold this up.
                 await self._socket.close(code=code, message=message, drain=False)
 

@@ -413,6 +413,20 @@ async def test_flooding_closes_with_1008() -> None:
         assert len(answers) < 250
 
 
+async def test_who_floods_on_after_the_goodbye_is_cut_off() -> None:
+    """It is not waited for as long as others are."""
+    limits = fast(messages_per_s=50.0, goodbye_s=30.0)
+    async with served(limits=limits) as running, RawProducer.on(running) as producer:
+        ended = asyncio.create_task(producer.reader.read())
+        async with asyncio.timeout(10.0):
+            while not producer.reader.at_eof() and producer.reader.exception() is None:
+                for _ in range(20):
+                    producer.send(PING.encode())
+                await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionError):
+            await ended
+
+
 async def test_a_flood_by_one_producer_does_not_disturb_another() -> None:
     """Rates are each producer's own."""
     async with served(limits=fast(messages_per_s=50.0)) as running:
