@@ -16,15 +16,18 @@ from tests.benchmarks.table import Table
 from tests.chaos import (
     clock_faults,
     disk_faults,
+    floods,
     producer_faults,
     renderer_faults,
+    restarts,
     sink_faults,
     starts,
     viewer_faults,
 )
 from tests.chaos.fault import Fault, Outcome, Seen, carry_out_alone
 from tests.chaos.kills import kill_and_restart
-from tests.chaos.scene import NotPossibleHereError, Scene
+from tests.chaos.namespaces import NotPossibleHereError
+from tests.chaos.scene import Scene
 
 CONTROL_S = 3.0
 
@@ -43,7 +46,7 @@ FAULTS = {
     "disk": disk_faults.FAULTS,
     "clock": clock_faults.FAULTS,
 }
-PARTS = (*FAULTS, "starts", "kills")
+PARTS = (*FAULTS, "floods", "starts", "restarts", "kills")
 
 
 @dataclass(slots=True)
@@ -66,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = [fault for part in chosen if part in FAULTS for fault in FAULTS[part]]
     if faults:
         tables.append(lambda: _faults(faults, options.times, verdict))
+    if "floods" in chosen:
+        tables.append(lambda: _floods(options.times, verdict))
     if "starts" in chosen:
         tables.append(lambda: _starts(options.times, verdict))
+    if "restarts" in chosen:
+        tables.append(lambda: _restarts(options.times, verdict))
     if "kills" in chosen:
         tables.append(lambda: _kills(options.kills, verdict))
     for make in tables:
@@ -98,18 +105,7 @@ def _faults(faults: Sequence[Fault], times: int, verdict: Verdict) -> Iterator[T
          "Cues", "Without their one ending", "Recovery s p50", "max", "Where it is seen"),
     )  # fmt: skip
     for fault in faults:
-        sys.stderr.write(f"[{fault.name}]\n")
-        outcomes = []
-        trouble = ""
-        for _ in range(times):
-            try:
-                outcomes.append(asyncio.run(carry_out_alone(fault)))
-            except NotPossibleHereError as error:
-                trouble = f"not possible here: {error}"
-                break
-            except Exception:
-                traceback.print_exc()
-                trouble, verdict.failed = "FAILED: see above", True
+        outcomes, trouble = _outcomes(fault, times, verdict)
         table.add(
             fault.name, len(outcomes), *_summed(outcomes, verdict), trouble or _where(outcomes)
         )
@@ -117,6 +113,85 @@ def _faults(faults: Sequence[Fault], times: int, verdict: Verdict) -> Iterator[T
         "Frames, intervals and cues are those of three healthy viewers and a producer of ten cues "
         "a second beside. Recovery is from the end of the fault until all is as before."
     )
+    table.notes.append(_load())
+    yield table
+
+
+def _outcomes(fault: Fault, times: int, verdict: Verdict) -> tuple[list[Outcome], str]:
+    """Of each time, and what was in the way."""
+    sys.stderr.write(f"[{fault.name}]\n")
+    outcomes: list[Outcome] = []
+    trouble = ""
+    for _ in range(times):
+        try:
+            outcomes.append(asyncio.run(carry_out_alone(fault)))
+        except NotPossibleHereError as error:
+            trouble = f"not possible here: {error}"
+            break
+        except Exception:
+            traceback.print_exc()
+            trouble, verdict.failed = "FAILED: see above", True
+    return outcomes, trouble
+
+
+def _floods(times: int, verdict: Verdict) -> Iterator[Table]:
+    table = Table(
+        "Floods, beside a producer of 20 cues a second and three viewers",
+        ("Flood", "Times", "Messages/s", "Hung up on", "Accepted ms p50 / p99", "during it",
+         "Started ms p50 / p99", "during it", "Frame interval ms p50 / p99", "during it",
+         "Frames missed", "Without their one ending"),
+    )  # fmt: skip
+    for fault in floods.FAULTS:
+        outcomes, trouble = _outcomes(fault, times, verdict)
+        seen = [each.seen for each in outcomes if isinstance(each.seen, floods.Compared)]
+        if not seen:
+            table.add(fault.name, 0, *([None] * 9), trouble)
+            continue
+        before = floods.joined([each.before for each in seen])
+        during = floods.joined([each.during for each in seen])
+        missed, _, _, _, unended, _, _ = _summed(outcomes, verdict)
+        table.add(
+            fault.name, len(seen), max(each.sent_per_s for each in seen),
+            sum(each.hung_up for each in seen),
+            floods.summary(before.accepted), floods.summary(during.accepted),
+            floods.summary(before.started), floods.summary(during.started),
+            floods.summary(before.intervals), floods.summary(during.intervals),
+            missed, unended,
+        )  # fmt: skip
+    table.notes.append(
+        f"Each is looked at for {floods.LOOK_S:g} s without the flood, then for as long during it. "
+        "All of it, flood and viewers too, has the same cores."
+    )
+    table.notes.append(_load())
+    yield table
+
+
+def _restarts(times: int, verdict: Verdict) -> Iterator[Table]:
+    table = Table(
+        "The renderer is lost for good: the daemon ends, and is started again at once",
+        ("What was done", "Times", "Exit status", "Seconds to the end, max",
+         "New start to a frame s, max", "Character and mood kept", "Cues", "Without an outcome",
+         "Where it is seen"),
+    )  # fmt: skip
+    for loss in restarts.LOSSES:
+        sys.stderr.write(f"[{loss.name}]\n")
+        try:
+            done = [asyncio.run(restarts.lose(loss)) for _ in range(times)]
+        except Exception:
+            traceback.print_exc()
+            verdict.failed = True
+            table.add(loss.name, times, "FAILED: see above", *([None] * 6))
+            continue
+        unsettled = sum(each.events - each.outcomes.total() for each in done)
+        statuses = {each.status for each in done}
+        verdict.failed |= bool(unsettled) or statuses != {restarts.DEVICE_LOST}
+        verdict.failed |= not all(each.kept for each in done)
+        table.add(
+            loss.name, times, ", ".join(map(str, sorted(statuses))),
+            max(each.end_s for each in done), max(each.back_s for each in done),
+            sum(each.kept for each in done), sum(each.events for each in done), unsettled,
+            f"log: ending_because_of_device ({done[0].reason})",
+        )  # fmt: skip
     table.notes.append(_load())
     yield table
 

@@ -4,59 +4,116 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import shutil
 import signal
 import time
 
+import httpx
+
+from orchestrator.event_log import LostLine, decode_line
 from tests.chaos.fault import Fault, Seen
-from tests.chaos.scene import ASTRONAUT, Scene
+from tests.chaos.scene import ASTRONAUT, EVENTS, Scene
+
+HALF_A_PORTRAIT = 65_536
 
 
 async def _full(scene: Scene) -> Seen:
-    """Not a byte can be written: a limit on file sizes has the errors of a full disk."""
-    pid = scene.daemon.process.pid
+    """State and event log are on disks without a byte left; a picture comes as well."""
+    state, events = scene.stage.state, scene.stage.log
     await _new_mood(scene, 0.5)
     await scene.until(lambda: _has_saved(scene))
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    state.fill()
+    events.fill()
     try:
         await _new_mood(scene, -0.5)
-        reason = await scene.reason("state")
+        reason = await scene.reason("No space left")
         before = _saved(scene)
-        with (ASTRONAUT / "portrait.jpg").open("rb") as portrait:
-            refused = await scene.client.post(
-                "/v1/characters",
-                data={"name": "three"},
-                files={"portrait": portrait},
-            )
-        assert refused.status_code >= 400, refused.text
-        assert refused.json()["error"]["message"]
+        await _refused(scene)
+        assert _saved(scene) == before
+        await scene.until(lambda: _logged(scene, "event_log_not_written"))
+    finally:
+        state.free()
+        events.free()
+    recovery_s = await scene.well("media bridge")
+    await scene.until(lambda: _logged(scene, "event_log_written_again"))
+    assert _saved(scene) != before
+    lines = [decode_line(line) for line in (events.root / EVENTS).read_bytes().splitlines()]
+    assert any(isinstance(line, LostLine) for line in lines)
+    await _welcome(scene)
+    _nothing_half_done(scene)
+    return Seen(f"/health: {reason}; log: event_log_not_written", recovery_s)
+
+
+async def _nearly_full(scene: Scene) -> Seen:
+    """A picture comes for which there is room in part."""
+    state = scene.stage.state
+    await _new_mood(scene, 0.5)
+    await scene.until(lambda: _has_saved(scene))
+    state.fill(but=HALF_A_PORTRAIT)
+    try:
+        reason = await _refused(scene)
+        _nothing_half_done(scene)
+    finally:
+        state.free()
+    begun_s = time.monotonic()
+    await _welcome(scene)
+    return Seen(f"answer: {reason}", time.monotonic() - begun_s)
+
+
+async def _read_only(scene: Scene) -> Seen:
+    """The disk is there, and nothing on it can be changed."""
+    state = scene.stage.state
+    await _new_mood(scene, 0.5)
+    await scene.until(lambda: _has_saved(scene))
+
+    async def remounted() -> bool:
+        return await asyncio.to_thread(state.make_readable_only)
+
+    await scene.until(remounted)
+    try:
+        await _new_mood(scene, -0.5)
+        reason = await scene.reason("Read-only")
+        before = _saved(scene)
+        await _refused(scene)
         assert _saved(scene) == before
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        await asyncio.to_thread(state.make_writable)
     recovery_s = await scene.well("media bridge")
     assert _saved(scene) != before
-    assert not list(scene.stage.state.glob(".state-*"))
+    await _welcome(scene)
+    _nothing_half_done(scene)
     return Seen(f"/health: {reason}", recovery_s)
 
 
-async def _away(scene: Scene) -> Seen:
-    """The state directory is not one any more, and comes back."""
-    state = scene.stage.state
-    aside = state.with_name("aside")
-    await _new_mood(scene, 0.5)
-    await scene.until(lambda: _has_saved(scene))
-    state.rename(aside)
-    state.write_bytes(b"")
-    try:
-        await _new_mood(scene, -0.5)
-        reason = await scene.reason("state")
-    finally:
-        state.unlink()
-        aside.rename(state)
-    recovery_s = await scene.well("media bridge")
-    return Seen(f"/health: {reason}", recovery_s)
+async def _uploaded(scene: Scene) -> httpx.Response:
+    with (ASTRONAUT / "portrait.jpg").open("rb") as portrait:
+        return await scene.client.post(
+            "/v1/characters", data={"name": "three"}, files={"portrait": portrait}
+        )
+
+
+async def _refused(scene: Scene) -> str:
+    """A character that cannot be kept is refused and not there; says with what words."""
+    refused = await _uploaded(scene)
+    assert refused.status_code == 503, refused.text
+    assert (await scene.client.get("/v1/characters/three/thumbnail.jpg")).status_code == 404
+    return str(refused.json()["error"]["message"])
+
+
+async def _welcome(scene: Scene) -> None:
+    """The same one can be added, and taken away again."""
+    assert (await _uploaded(scene)).status_code == 201
+    assert (await scene.client.delete("/v1/characters/three")).status_code < 300
+
+
+def _nothing_half_done(scene: Scene) -> None:
+    root = scene.stage.state.root
+    left = [path.name for path in (*root.glob(".*"), *root.glob("characters/*"))]
+    assert not left, left
+
+
+async def _logged(scene: Scene, event: str) -> bool:
+    return bool(scene.daemon.logged(event))
 
 
 async def _portrait_gone(scene: Scene) -> Seen:
@@ -120,13 +177,13 @@ async def _configuration(scene: Scene) -> Seen:
 
 
 def _saved(scene: Scene) -> str:
-    text = (scene.stage.state / "state.json").read_text("utf-8")
+    text = (scene.stage.state.root / "state.json").read_text("utf-8")
     json.loads(text)
     return text
 
 
 async def _has_saved(scene: Scene) -> bool:
-    return (scene.stage.state / "state.json").exists()
+    return (scene.stage.state.root / "state.json").exists()
 
 
 async def _new_mood(scene: Scene, valence: float) -> None:
@@ -135,8 +192,9 @@ async def _new_mood(scene: Scene, valence: float) -> None:
 
 
 FAULTS = (
-    Fault("disk full", _full),
-    Fault("state directory away", _away),
+    Fault("disk full, to the last byte", _full, own_disks=True),
+    Fault("disk full in the middle of an upload", _nearly_full, own_disks=True),
+    Fault("state directory read-only", _read_only, own_disks=True),
     Fault("portrait truncated, then deleted", _portrait_gone),
     Fault("portrait replaced", _portrait_replaced),
     Fault("configuration broken at SIGHUP", _configuration),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.scene import Scene, scene_of, staged, with_hosts
+from tests.chaos.scene import Scene, scene_of, staged
 from tests.chaos.watch import Noticed, Watch
 
 SETTLE_S = 0.3
@@ -37,6 +37,7 @@ class Fault:
         settings: of the daemon that it is done to.
         orders: for its renderer before the start.
         own_hosts: the daemon's names of hosts are the file `hosts` in its folder.
+        own_disks: its state and its event log are on small disks of their own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Fault:
     settings: Mapping[str, str] = field(default_factory=dict)
     orders: tuple[str, ...] = ()
     own_hosts: bool = False
+    own_disks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ async def carry_out_alone(fault: Fault) -> Outcome:
     """Do it once to a daemon of its own."""
     with tempfile.TemporaryDirectory(prefix="avatar-chaos-") as name:
         folder = Path(name)
-        wrapper = with_hosts(folder) if fault.own_hosts else ()
-        with staged(folder, *fault.orders, wrapper=wrapper, **fault.settings) as stage:
+        with staged(
+            folder,
+            *fault.orders,
+            hosts=fault.own_hosts,
+            disks=fault.own_disks,
+            **fault.settings,
+        ) as stage:
             async with scene_of(stage) as scene:
                 return await carry_out(scene, fault)

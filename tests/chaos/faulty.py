@@ -7,7 +7,8 @@ from the command line before the start, and from the standard input, one a line:
     raise, memory, shape, exit, lost
                   raise an error, run out of memory, draw the wrong shape, end the thread that
                   draws, say that the device is gone; every time, until told otherwise
-    hang          never come back from a frame, until told otherwise
+    hang          never come back from a frame, until told otherwise; the first one of each
+                  renderer, with which it is prepared, does
     busy SECONDS  take at least so long for each frame, all of it at work
     load SECONDS  take so long to be loaded (before the start)
     aside         be the wanted one of two, loaded in the background (before the start)
@@ -64,7 +65,7 @@ class Orders:
                 self._healed = threading.Event()
                 self._fault = order
 
-    def obey(self, draw: Callable[[], Image]) -> Image:
+    def obey(self, draw: Callable[[], Image], *, first: bool = False) -> Image:
         """Draw a frame, or fail at it."""
         match self._fault:
             case "raise":
@@ -77,7 +78,7 @@ class Orders:
                 raise SystemExit("told to end the thread")
             case "shape":
                 return np.zeros((3, 3, 3), np.uint8)
-            case "hang":
+            case "hang" if not first:
                 self._healed.wait(FOR_EVER_S)
             case "busy":
                 return _busily(draw, self._seconds)
@@ -103,6 +104,7 @@ class FaultyRenderer:
         self._mesh = MeshRenderer(None)
         self.name = name
         self.device = self._mesh.device
+        self._first = True
 
     def prepare(self, portrait: Portrait) -> PreparedPortrait:
         return self._mesh.prepare(portrait)
@@ -110,7 +112,10 @@ class FaultyRenderer:
     def render(
         self, prepared: PreparedPortrait, controls: FaceControls, size_px: tuple[int, int]
     ) -> Image:
-        return self._orders.obey(lambda: self._mesh.render(prepared, controls, size_px))
+        first, self._first = self._first, False
+        return self._orders.obey(
+            lambda: self._mesh.render(prepared, controls, size_px), first=first
+        )
 
     def close(self) -> None:
         self._mesh.close()

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.scene import NotPossibleHereError
+from tests.chaos.namespaces import NotPossibleHereError
 
 ROOT = Path(__file__).parents[2]
 # RFC 2544, appendix C.2.2: a network for tests between devices, which nobody else has.

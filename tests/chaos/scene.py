@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from tests.benchmarks.viewers import Viewers
+from tests.chaos.namespaces import HOSTS, LOG, SINK, STATE, Disk, unshared
 from tests.chaos.watch import WATCHED
 from tests.fakes.daemon import DaemonProcess
 
@@ -28,9 +27,8 @@ FAULTY = ("-m", "tests.chaos.faulty")
 HANG_S = 1.0
 STALL_S = 2.0
 PATIENCE_S = 60.0
-SINK = "sink.test"
-HOSTS = "hosts"
 POLL_S = 0.02
+EVENTS = "events.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +38,24 @@ class Stage:
     Attributes:
         folder: holds everything of it.
         bridge_port: where it looks for a MediaBridge.
+        own_disks: its state and its event log are on small disks that nobody else sees.
     """
 
     daemon: DaemonProcess
     viewers: Viewers
     folder: Path
     bridge_port: int
+    own_disks: bool = False
 
     @property
-    def state(self) -> Path:
-        return self.folder / "state"
+    def state(self) -> Disk:
+        """What its state is on, where it has disks of its own."""
+        return Disk(self.daemon.process.pid, self.folder / STATE)
+
+    @property
+    def log(self) -> Disk:
+        """The same for its event log."""
+        return Disk(self.daemon.process.pid, self.folder / LOG)
 
     @property
     def hosts(self) -> Path:
@@ -67,7 +73,8 @@ class Stage:
 def staged(
     folder: Path,
     *orders: str,
-    wrapper: Sequence[str] = (),
+    hosts: bool = False,
+    disks: bool = False,
     **settings: str,
 ) -> Iterator[Stage]:
     """A daemon that can be told to fail, with two characters and files of its own.
@@ -75,42 +82,27 @@ def staged(
     Args:
         folder: empty.
         orders: for its renderer, before the start; see `tests.chaos.faulty`.
+        hosts, disks: it has some of its own; see `namespaces.unshared`.
+
+    Raises:
+        NotPossibleHereError: this system does not let it have any.
     """
     port = free_port()
     furnish(folder)
+    wrapper = unshared(folder, hosts=hosts, disks=disks) if hosts or disks else ()
     environ = environment(folder) | {
         "AVATAR_RENDERER__HANG_S": str(HANG_S),
         "AVATAR_STAGE__VIEWER_STALL_S": str(STALL_S),
-        "AVATAR_MEDIA_BRIDGE__URL": f"ws://{SINK if wrapper else '127.0.0.1'}:{port}/ingest",
+        "AVATAR_MEDIA_BRIDGE__URL": f"ws://{SINK if hosts else '127.0.0.1'}:{port}/ingest",
         "AVATAR_STATE__SAVE_EVERY_S": "1",
     }
+    if disks:
+        environ["AVATAR_LOG__EVENTS_FILE"] = str(folder / LOG / EVENTS)
     daemon = DaemonProcess(
-        folder / "state", python=(*FAULTY, *orders), wrapper=wrapper, **environ | settings
+        folder / STATE, python=(*FAULTY, *orders), wrapper=wrapper, **environ | settings
     )
     with daemon, Viewers(daemon.port, WATCHED, watched=WATCHED) as viewers:
-        yield Stage(daemon, viewers, folder, port)
-
-
-def with_hosts(folder: Path) -> tuple[str, ...]:
-    """A command that gives the one after it names of hosts of its own, beginning with the sink.
-
-    Raises:
-        NotPossibleHereError: this system does not let us.
-    """
-    (folder / HOSTS).write_text(f"127.0.0.1 localhost {SINK}\n", "ascii")
-    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    mount = f'mount --bind "{folder / HOSTS}" /etc/hosts && exec "$@"'
-    command = ("unshare", "--mount", *user, "sh", "-c", mount, "sh")
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*command, "true"], check=False).returncode
-    ):
-        raise NotPossibleHereError("needs `unshare --mount`")
-    return command
-
-
-class NotPossibleHereError(Exception):
-    """This system does not allow the experiment."""
+        yield Stage(daemon, viewers, folder, port, own_disks=disks)
 
 
 def furnish(folder: Path) -> None:

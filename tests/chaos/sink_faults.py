@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 from tests.chaos.fault import Fault, Seen
-from tests.chaos.scene import PATIENCE_S, POLL_S, SINK, Scene
+from tests.chaos.namespaces import SINK
+from tests.chaos.scene import PATIENCE_S, POLL_S, Scene
 from tests.fakes.media_bridge import FakeMediaBridge
 
 FRAMES = 5
