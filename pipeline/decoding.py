@@ -6,6 +6,7 @@ first bytes, and a file that ends early is refused instead of shown half grey.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG: Final = 0x0112
 _BLOCK_ROWS: Final = 256
 _MAX_CHUNKS: Final = 50_000  # a file of empty chunks must not keep us counting
+_MAX_SCANS: Final = 64  # ten are usual; each is a pass over the whole picture, and has 20 bytes
+# What begins a segment: neither a stuffed 0, nor a fill byte, nor a restart (ITU-T T.81, B.1.1).
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 
 
 class _DamagedError(ValueError):
@@ -165,24 +169,35 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise _DamagedError(f"a damaged JPEG picture ({error}); save it again") from error
+    orientation, scans = None, 0
     for marker, payload in _jpeg_segments(data):
-        if marker == 0xE1 and payload.startswith(b"Exif\0\0"):
-            return width, height, _exif_orientation(payload[6:])
-    return width, height, 1
+        if marker == 0xDA:
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise _DamagedError(
+                    f"a JPEG picture in more than {_MAX_SCANS} scans; save it again"
+                )
+        elif marker == 0xE1 and not scans and orientation is None and payload[:6] == b"Exif\0\0":
+            orientation = _exif_orientation(payload[6:])
+    return width, height, orientation or 1
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker segments before the first scan (ITU-T T.81, B.1.1): marker and payload."""
+    """Marker segments (ITU-T T.81, B.1.1): marker and payload.
+
+    What lies between them, scans above all, is skipped as the decoder does it, so that nothing
+    is hidden from us that it sees.
+    """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA or length < 2:
+    for _ in range(_MAX_CHUNKS):
+        found = _JPEG_MARKER.search(data, at)
+        if found is None or data[found.end() - 1] == 0xD9:
             return
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
+        at = found.end()
+        length = int.from_bytes(data[at : at + 2], "big")
+        yield data[at - 1], data[at + 2 : at + length]
+        at += max(length, 2)
+    raise _DamagedError("a JPEG picture of too many segments; save it again")
 
 
 def _png_header(data: bytes) -> tuple[int, int, int]:
@@ -190,10 +205,13 @@ def _png_header(data: bytes) -> tuple[int, int, int]:
     width = height = 0
     orientation = 1
     at = len(_PNG_SIGNATURE)
-    for _ in range(_MAX_CHUNKS):
+    for number in range(_MAX_CHUNKS):
         if at + 12 > len(data):
             break
         length, kind = struct.unpack_from(">I4s", data, at)
+        if (kind == b"IHDR") != (number == 0):
+            # Of several, the decoder takes another than a reader that looks at the last one.
+            raise _DamagedError("a PNG picture that does not have one header; save it again")
         payload = data[at + 8 : at + 8 + length] if kind in (b"IHDR", b"eXIf") else b""
         if kind == b"IHDR" and len(payload) == 13:
             width, height = struct.unpack_from(">II", payload)

@@ -165,10 +165,51 @@ def test_a_large_picture_is_refused_before_it_is_decoded():
         decode_image(encode(PHOTO), name="photo", max_pixels=9600)
 
 
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    crc = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "behind the pixels"])
+def test_a_second_header_cannot_hide_how_large_a_picture_is(place):
+    """OpenCV goes by the first one: a small one behind it is no way past the limit."""
+    large, small = (
+        _png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        for side in (20_000, 10)
+    )
+    pixels = _png_chunk(b"IDAT", zlib.compress(bytes(100)))
+    parts = [small, pixels] if place == "before the pixels" else [pixels, small]
+    data = b"".join([b"\x89PNG\r\n\x1a\n", large, *parts, _png_chunk(b"IEND", b"")])
+
+    with pytest.raises(PortraitError, match="does not have one header"):
+        decode_image(data, name="photo")
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xff", b"junk", b"\xff\xfe\x00\x04ab"])
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(between):
+    """Each takes twenty bytes and a pass over the whole picture: 3000 of them took a minute."""
+    data = saved("RGB", "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert decode_image(data, name="photo").shape == PHOTO.shape
+
+    with pytest.raises(PortraitError, match="more than 64 scans"):
+        decode_image(data[:-2] + (between + scan) * 64 + data[-2:], name="photo")
+
+
+def test_what_follows_a_jpeg_is_not_counted_as_scans():
+    """Telephones put videos behind pictures, and thumbnails into them."""
+    data = saved("RGB", "JPEG", progressive=True)
+    thumbnail = b"\xff\xfe" + struct.pack(">H", 402) + b"\xff\xda" * 200
+
+    assert decode_image(data[:2] + thumbnail + data[2:] + b"\xff\xda" * 500, name="photo").any()
+
+
 def test_endless_chunks_do_not_keep_us_counting():
     """A file of a million empty chunks is refused quickly."""
     with pytest.raises(PortraitError, match="cut short"):
-        decode_image(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0tEXt\0\0\0\0" * 200_000, name="chunks")
+        decode_image(png(PHOTO)[:33] + b"\0\0\0\0tEXt\0\0\0\0" * 200_000, name="chunks")
+    with pytest.raises(PortraitError, match="too many segments"):
+        decode_image(jpeg(PHOTO)[:20] + b"\xff\xfe\0\2" * 200_000 + jpeg(PHOTO)[20:], name="chunks")
     riff = b"RIFF" + struct.pack("<I", 4 + 8 * 200_000) + b"WEBP" + b"JUNK\0\0\0\0" * 200_000
     with pytest.raises(PortraitError, match="damaged WebP"):
         decode_image(riff, name="chunks")
