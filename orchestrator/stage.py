@@ -32,7 +32,7 @@ from orchestrator.pacing import Lead, Pace
 from orchestrator.receipts import Publication, Receipts
 from orchestrator.settings import IdleSettings, StageSettings
 from orchestrator.stage_bodies import hello_body, state_body
-from orchestrator.stage_figures import StageFigures
+from orchestrator.stage_figures import StageFigures, TickTimes
 from orchestrator.switching import Switch, Switches
 from pipeline.ahead import Face
 from pipeline.bodies import HelloBody, RendererBody, StateBody
@@ -137,6 +137,7 @@ class Stage:
         self._figures = StageFigures(name, settings.fps, metrics)
         self._hub = FrameHub(self._audience_changed)
         self._lead = Lead(self._period_s)
+        self._tick_before: TickTimes | None = None
         self._wake = asyncio.Event()
         self._started_s = clock.now()
         self._progress_s = clock.now()
@@ -408,8 +409,9 @@ class Stage:
     async def _tick(self, pace: Pace, now_s: float) -> None:
         due_s, skipped = pace.next(now_s)
         if skipped:
-            self._figures.skipped(skipped)
-        await self._clock.sleep_until(due_s - self._lead.seconds)
+            self._figures.skipped(skipped, now_s, self._tick_before)
+        begin_s = max(now_s, due_s - self._lead.seconds)
+        await self._clock.sleep_until(begin_s)
         begun_s = self._clock.now()
         sample, controls = face_at(self._sequencer, self._performance, due_s)
         self._sampled_s = due_s
@@ -417,10 +419,13 @@ class Stage:
         steps = partial(self._performance.steps, sample.weights, due_s)
         by_s = due_s + GRACE_SHARE * self._period_s
         picture = await self._ladder.picture(controls, sample.weights, steps, by_s=by_s)
+        ready_s = self._clock.now()
         if not picture.cached:
-            self._lead.observe(self._clock.now() - begun_s)
+            self._lead.observe(ready_s - begun_s)
         await self._clock.sleep_until(due_s)
         await self._publish(sample, picture, due_s)
+        sending_s = self._clock.now() - max(due_s, ready_s)
+        self._tick_before = TickTimes(begun_s - begin_s, ready_s - begun_s, sending_s)
 
     def _look_again(self) -> None:
         """Publish for a moment though nobody watches: what draws has changed."""

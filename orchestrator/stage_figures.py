@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from pipeline.ports import Metric, Metrics
 
+log = structlog.get_logger()
+
 FPS_WINDOW_S: Final = 2.0
 MOMENTS_KEPT: Final = 512
+SKIPS_LOGGED: Final = 3  # so many at once are seen as a jerk
+LOGGED_EVERY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TickTimes:
+    """Where the time of one tick went, in seconds.
+
+    Attributes:
+        woken_late: after it was to begin; the event loop, or its core, was taken.
+        drawing: until there was a picture.
+        sending: from then, or from its deadline, to the end.
+    """
+
+    woken_late: float
+    drawing: float
+    sending: float
 
 
 class StageFigures:
@@ -25,6 +48,7 @@ class StageFigures:
         self._metrics = metrics
         self._published_at: deque[float] = deque(maxlen=MOMENTS_KEPT)
         self._consecutive = False
+        self._logged_s = -math.inf
 
     def begin(self, viewers: int) -> None:
         """Let what is counted begin at zero, so that the first of each shows as a change."""
@@ -45,10 +69,20 @@ class StageFigures:
         """Whether frames are not the wanted renderer's."""
         self._metrics.set(Metric.STAGE_DEGRADED, float(degraded), stage=self._stage)
 
-    def skipped(self, ticks: int) -> None:
-        """So many ticks went by while a frame was in the making."""
+    def skipped(self, ticks: int, now_s: float, before: TickTimes | None) -> None:
+        """So many ticks went by while the frame before was in the making; several are logged."""
         self._consecutive = False
         self._metrics.count(Metric.TICKS_SKIPPED, ticks, stage=self._stage, reason="late")
+        if ticks >= SKIPS_LOGGED and now_s - self._logged_s >= LOGGED_EVERY_S and before:
+            self._logged_s = now_s
+            log.warning(
+                "ticks_skipped",
+                stage=self._stage,
+                ticks=ticks,
+                woken_late_ms=round(before.woken_late * 1000.0, 1),
+                drawing_ms=round(before.drawing * 1000.0, 1),
+                sending_ms=round(before.sending * 1000.0, 1),
+            )
 
     def rested(self) -> None:
         """No frame was wanted for a while: the next interval says nothing."""

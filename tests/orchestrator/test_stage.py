@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.emotions import EmotionTable
@@ -323,6 +324,18 @@ async def test_late_ticks_are_skipped_and_counted(book: CharacterBook) -> None:
         assert 2.2 * PERIOD_S - 1e-6 <= per_frame_s <= 3 * PERIOD_S
         skipped = theatre.metrics.total(Metric.TICKS_SKIPPED, stage="main", reason="late")
         assert skipped >= 20
+
+
+async def test_a_jerk_is_logged_with_where_the_time_went(book: CharacterBook) -> None:
+    """Several ticks missed at once: one line that tells a slow picture from a taken loop."""
+    async with playing(book) as theatre:
+        theatre.ladder.render_s = 4.5 * PERIOD_S
+        with capture_logs() as lines:
+            await theatre.frames(20)
+    told = [line for line in lines if line["event"] == "ticks_skipped"]
+    assert [line["ticks"] for line in told] == [4]
+    assert told[0]["drawing_ms"] == pytest.approx(150.0, abs=1.0)
+    assert told[0]["woken_late_ms"] == pytest.approx(0.0, abs=1.0)
 
 
 async def test_at_rest_it_does_not_render(book: CharacterBook) -> None:
