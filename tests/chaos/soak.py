@@ -178,6 +178,7 @@ async def _soak(folder: Path, seconds: float) -> tuple[Table, list[str]]:
     table.add("tasks at rest, before and after", f"{before.tasks}, {after.tasks}", None)
     table.add("daemon's processor time, % of a core", 100.0 * window.cpu, None)
     table.add("its event loop kept from running by others, %", 100.0 * window.waited, None)
+    table.add("warnings and errors in its log", _alarms(process), None)
     table.add("exit status", status, 0)
     table.notes.append(
         f"{STAYING} viewers that stay and {COMING_AND_GOING} that come and go, {CUES_PER_S:g} cues "
@@ -201,6 +202,16 @@ async def _soak(folder: Path, seconds: float) -> tuple[Table, list[str]]:
 def _started(folder: Path, cores: Collection[int], settings: dict[str, str]) -> DaemonProcess:
     with on_cores(cores):
         return DaemonProcess(folder / "state", **settings).__enter__()
+
+
+def _alarms(process: DaemonProcess) -> str:
+    """How many lines of each kind; those that say the MediaBridge is away were asked for."""
+    alarms = Counter(
+        str(line["event"])
+        for line in process.log
+        if line.get("level") in ("warning", "error", "critical")
+    )
+    return ", ".join(f"{number} {event}" for event, number in alarms.most_common()) or "none"
 
 
 async def _at_rest(daemon: MeasuredDaemon) -> Rest:
