@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import sleep
 from typing import Final
 
 from aiohttp import web
@@ -40,6 +41,9 @@ from pipeline.types import (
 _ANSWER_S: Final = 1.0  # beyond what a message takes by itself
 _SWITCH_S: Final = 10.0  # loading a portrait and drawing its face ahead
 _REMEMBERED_CLIENTS: Final = 1024
+# Beyond as many refusals as the limit has messages, each is held back for so long: requests cost
+# the event loop more than messages do, and a connection sends its next one after the answer.
+_HELD_S: Final = 0.25
 
 
 class _FirstReply:
@@ -115,18 +119,21 @@ class EventsByPost:
         """
         try:
             stage = stage_of(self._daemon, request)
-            self._judge_rate(request.remote or "")
+            await self._judge_rate(request.remote or "")
             return await self._take(await self._body(request), stage, request.remote or "")
         except InvalidEventError as error:
             self._metrics.count(Metric.BAD_MESSAGES, code=error.code.value)
             return _answered(event_codec.failure(error))
 
-    def _judge_rate(self, client: str) -> None:
+    async def _judge_rate(self, client: str) -> None:
         now_s = time.monotonic()
         rate = self._clients.get(client)
         if rate is None:
             rate = self._clients[client] = RateLimit(self._limits.messages_per_s, now_s)
-        if rate.judge(now_s) is not Verdict.TAKE:
+        verdict = rate.judge(now_s)
+        if verdict is not Verdict.TAKE:
+            if verdict is not Verdict.REFUSE:
+                await sleep(_HELD_S)
             error = rate_limited(self._limits.messages_per_s, None).error
             raise InvalidEventError(ErrorCode.RATE_LIMITED, error.message)
 

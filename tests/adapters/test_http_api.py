@@ -369,6 +369,24 @@ async def test_messages_by_post_are_limited_in_rate() -> None:
         assert (await running.http.get("/health")).status_code == 200
 
 
+async def test_who_floods_by_post_waits_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals beyond the limit's number are held back; other requests are not."""
+    release = asyncio.Event()
+
+    async def hold(seconds: float) -> None:
+        assert seconds > 0.0
+        await release.wait()
+
+    monkeypatch.setattr(events_post, "sleep", hold)
+    async with served(limits=HttpLimits(messages_per_s=5.0, goodbye_s=1.0)) as running:
+        flood = [asyncio.create_task(post(running, HAPPY)) for _ in range(30)]
+        await until(lambda: sum(task.done() for task in flood) >= 10)
+        assert (await running.http.get("/health")).status_code == 200
+        assert sum(task.done() for task in flood) < 30
+        release.set()
+        assert {(await task).status_code for task in flood} == {202, 429}
+
+
 async def test_a_message_that_does_not_arrive_is_given_up() -> None:
     """A body that is promised and not sent is answered 408."""
     async with served(limits=HttpLimits(request_s=0.1, goodbye_s=1.0)) as running:
