@@ -83,12 +83,12 @@ class Mouth:
         target = self.skin.inner.cut(frame)
         before = target.copy() if show < 1.0 else target
         slot = self.slot.inner
-        above = sampled(self.upper, self.slot.places(self.slot.nodes(upper), slot))
+        above = self.slot.sampled(self.upper, self.slot.nodes(upper), slot)
         opening = slot.cut(frame)
         opening[:] = layers.colour_of(above)
         nodes = self.skin.nodes(lower)
         reach = self._reach(nodes)
-        below = sampled(self.lower, self.skin.places(nodes, reach))
+        below = self.skin.sampled(self.lower, nodes, reach)
         rim = layers.edge_of(below)
         gap = self._gap(layers.edge_of(above), self._over_slot(rim, reach))
         if gap is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import RenderError
 from pipeline.mesh import drive, layers, mouth, shading
-from pipeline.mesh.arrays import sampled, sampled_field
+from pipeline.mesh.arrays import sampled_field
 from pipeline.mesh.rig import Rig, build
 from pipeline.types import FaceControls, Image, Portrait
 
@@ -105,8 +105,7 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     nodes = rig.face.nodes(face)
     slot = () if mouth.hides_all_below(instructions.mouth) else (rig.mouth.slot.inner,)
     for part in (*rig.parts, *slot):
-        colours = sampled(rig.texture, rig.face.places(nodes, part))
-        part.cut(frame)[:] = layers.colour_of(colours)
+        part.cut(frame)[:] = layers.colour_of(rig.face.sampled(rig.texture, nodes, part))
     rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, instructions.mouth)
     gain = shading.brightness(rig.wrinkles, instructions.rows)
     if gain is not None:

@@ -8,6 +8,7 @@ from typing import Final, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.mesh import basis, eyes, masks, mouth, pose, rest, shading, unfold
 from pipeline.mesh.anatomy import Anatomy
@@ -37,7 +38,9 @@ class Rig:
         face: over everything that can move, sampled from the texture.
         parts: of it, drawn one by one: they leave out what nothing moves and what the mouth
             draws over, and what one of them needs stays in the processor's cache.
-        fields: (ROWS, values) float32, see `split`.
+        fields: (ROWS, 2 * ways) float32: by row, x and y of every way that nodes move in.
+        nodes: the ways of all nodes, see `split`. Many have none or share one: sheets differ
+            from the face in places only.
         skull: (pose.COEFFICIENTS, values) float32, likewise for what only the pose moves.
         wrinkled: the part of `face` that can wrinkle.
         eyes: the one at the image's left first.
@@ -53,6 +56,7 @@ class Rig:
     parts: tuple[Grid, ...]
     wrinkled: Grid
     fields: Float32Array
+    nodes: npt.NDArray[np.intp]
     skull: Float32Array
     eyes: tuple[eyes.Eye, eyes.Eye]
     mouth: mouth.Mouth
@@ -63,11 +67,12 @@ class Rig:
 
     def split(self, coefficients: Float32Array) -> list[Float32Array]:
         """Forward fields of one frame: face, upper sheet, skull, lower sheet."""
-        values = coefficients @ self.fields
+        moves = (coefficients @ self.fields).reshape(-1, 2)
+        values = np.take(moves, self.nodes, axis=0)
         slot, skin = self.mouth.slot.outer, self.mouth.skin.outer
         parts, start = [], 0
         for grid in (self.face.outer, slot, skin):
-            end = start + grid.rows * grid.columns * 2
+            end = start + grid.rows * grid.columns
             parts.append(values[start:end].reshape(grid.rows, grid.columns, 2))
             start = end
         skull = (coefficients[POSE:] @ self.skull).reshape(slot.rows, slot.columns, 2)
@@ -96,6 +101,7 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
     base = framing.base(colours)
     grid.cut(base)[:] = sampled(texture, grid.texture_places(OVERSAMPLING))[..., :3]
     fields = basis.fields(face, grid, size_px)
+    ways, nodes = _ways(fields, grid, windows)
     whole = Grid(0, 0, texture.shape[1], texture.shape[0], 1)
     smile, light = rest.smile(face), Light.on_face(fine, colours)
     lips = mouth.prepare(fine, colours, windows, rest.parting(face), light)
@@ -106,7 +112,8 @@ def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:
         face=Window.of(grid, grid, whole, OVERSAMPLING),
         parts=_moving(fields.face, grid, windows[0].inner),
         wrinkled=wrinkled,
-        fields=_stacked(fields, grid, windows),
+        fields=ways,
+        nodes=nodes,
         skull=_pose_of_skull(fields.skull, grid, windows[0]),
         eyes=(eyes.prepare(fine, colours, 0), eyes.prepare(fine, colours, 1)),
         mouth=lips,
@@ -122,14 +129,17 @@ def _rgba(image: Image) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), np.uint8)
 
 
-def _stacked(fields: basis.Fields, grid: Grid, windows: tuple[Window, Window]) -> Float32Array:
+def _ways(
+    fields: basis.Fields, grid: Grid, windows: tuple[Window, Window]
+) -> tuple[Float32Array, npt.NDArray[np.intp]]:
+    """The different ways that nodes of face and sheets move in, and which is whose."""
     slot, skin = (grid.window(window.outer) for window in windows)
-    parts = (
-        fields.face,
-        fields.upper[:, slot[0], slot[1]],
-        fields.lower[:, skin[0], skin[1]],
-    )
-    return np.ascontiguousarray(np.concatenate([part.reshape(ROWS, -1) for part in parts], axis=1))
+    parts = (fields.face, fields.upper[:, slot[0], slot[1]], fields.lower[:, skin[0], skin[1]])
+    stacked = np.concatenate([part.reshape(ROWS, -1, 2) for part in parts], axis=1)
+    by_node = np.ascontiguousarray(stacked.transpose(1, 0, 2)).reshape(-1, ROWS * 2)
+    bytes_ = by_node.view(np.dtype((np.void, by_node.strides[0])))[:, 0]
+    _, first, nodes = np.unique(bytes_, return_index=True, return_inverse=True)
+    return np.ascontiguousarray(stacked[:, first].reshape(ROWS, -1)), nodes
 
 
 def _pose_of_skull(skull: Float32Array, grid: Grid, slot: Window) -> Float32Array:

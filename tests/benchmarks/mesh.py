@@ -35,8 +35,7 @@ STAGES = {
     "eyes": ("pipeline.mesh.eyes:Eye.draw",),
     "folds": ("pipeline.mesh.unfold:Fold.draw",),
     "warp": (
-        "pipeline.mesh.fields:Window.places",
-        "pipeline.mesh.renderer:sampled",
+        "pipeline.mesh.fields:Window.sampled",
         "pipeline.mesh.layers:colour_of",
     ),
     "mouth": ("pipeline.mesh.mouth:Mouth.draw",),

@@ -51,6 +51,19 @@ def test_a_sheet_is_half_covered_at_its_edge() -> None:
     assert (np.diff(opacity) >= 0).all()
 
 
+def test_a_part_holds_all_its_pixels_and_no_more() -> None:
+    """The smallest rectangle round some pixels is found, within another one too, or none."""
+    pixels = np.zeros((9, 12), bool)
+    assert layers.part_with(pixels) is None
+    pixels[2, 5] = pixels[6, 3] = True
+    outer = layers.part_with(pixels)
+    assert outer == (slice(2, 7), slice(3, 6))
+    inner = layers.part_with(pixels[outer][2:, 1:])
+    assert inner is None
+    inner = layers.part_with(pixels[outer])
+    assert layers.part_of(outer, inner) == outer
+
+
 def test_equal_layers_blend_to_themselves() -> None:
     """Drawing a picture over itself changes nothing at any opacity."""
     image = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3)
