@@ -19,7 +19,7 @@ from orchestrator.client import ConnectError, Viewer
 from orchestrator.client.frames import Frame
 from orchestrator.constant_rate import ConstantRate
 from orchestrator.lifecycle import ExitStatus, first_of, signals_to
-from orchestrator.send import DaemonUnreachableError, own_tls, own_url
+from orchestrator.send import DaemonUnreachableError, chosen_url, own_tls, own_url
 from orchestrator.settings import MAIN_STAGE, Settings
 from orchestrator.video import VideoFile, check_video
 from pipeline.encoding import decode_jpeg
@@ -113,6 +113,7 @@ def record(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
     seconds = options.seconds
     if seconds is not None and not 0.0 < seconds <= MAX_SECONDS:
         raise ConfigError("--seconds", f"expected more than 0, at most {MAX_SECONDS:g}")
+    chosen_url(settings, options, "v1/frames")
     check_video(options.out, 30.0 if options.fps is None else options.fps)
     return asyncio.run(_record(settings, options, out))
 

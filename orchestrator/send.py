@@ -8,15 +8,16 @@ import ssl
 import uuid
 from pathlib import Path
 from typing import Any, Final, TextIO
-from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from adapters.tls import pinned
+from orchestrator.client.address import endpoint
+from orchestrator.client.errors import AddressError
 from orchestrator.lifecycle import ExitStatus
 from orchestrator.settings import Settings
-from pipeline.errors import AvatarError
+from pipeline.errors import AvatarError, ConfigError
 
 REFUSED: Final = 1
 ENDINGS: Final = frozenset(
@@ -38,10 +39,10 @@ def send(settings: Settings, options: argparse.Namespace, out: TextIO) -> int:
 
     Raises:
         DaemonUnreachableError: nobody answers there.
+        ConfigError: `--url` is no address.
     """
     message = options.json if options.json is not None else json.dumps(_message(options))
-    url = (options.url or own_url(settings)).rstrip("/").replace("http", "ws", 1)
-    url += "/v1/events" + (f"?stage={quote(options.stage)}" if options.stage else "")
+    url = chosen_url(settings, options, "v1/events")
     token = settings.auth.token
     headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
@@ -59,6 +60,18 @@ def _message(options: argparse.Namespace) -> dict[str, Any]:
     fields = ("intensity", "attack_ms", "hold_ms", "decay_ms", "policy", "priority")
     given = {name: getattr(options, name) for name in fields}
     return message | {name: value for name, value in given.items() if value is not None}
+
+
+def chosen_url(settings: Settings, options: argparse.Namespace, path: str) -> str:
+    """The WebSocket address of an endpoint where `--url` says, else of the daemon of the settings.
+
+    Raises:
+        ConfigError: `--url` is no address.
+    """
+    try:
+        return endpoint(options.url or own_url(settings), path, {"stage": options.stage or None})
+    except AddressError as error:
+        raise ConfigError("--url", str(error)) from error
 
 
 def own_url(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -27,17 +28,22 @@ def endpoint(base: str, path: str, query: Mapping[str, str | None]) -> str:
         parts = urlsplit(base)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise AddressError(f"{base!r} is no address: {error}") from error
+        raise AddressError(f"{_shown(base)} is no address: {error}") from error
     if parts.scheme not in _SCHEMES or not host:
         raise AddressError(
-            f"{base!r} is no address of a daemon; write it like http://127.0.0.1:8081"
+            f"{_shown(base)} is no address of a daemon; write it like http://127.0.0.1:8081"
         )
     if parts.query or parts.fragment:
         raise AddressError(
-            f"{base!r} must end with the host or a path; token and stage are arguments"
+            f"{_shown(base)} must end there; token and stage are given beside the address"
         )
     if parts.username is not None:
         raise AddressError("an address holds no user and password here; use the token")
     given = {name: value for name, value in query.items() if value is not None}
     at = f"{parts.path.rstrip('/')}/{path}"
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, at, urlencode(given), ""))
+
+
+def _shown(base: str) -> str:
+    """What was written, but for what may be secret in it."""
+    return repr(re.sub(r"//.*@", "//", re.split(r"[?#]", base, maxsplit=1)[0]))

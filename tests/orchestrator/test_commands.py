@@ -171,3 +171,26 @@ def test_landmarks_of_another_picture_are_refused(
     arguments = ["render", "--portrait", str(ASTRONAUT / "portrait.jpg")]
     assert main([*arguments, "--landmarks", str(wrong), "--out", str(tmp_path / "o.png")]) != 0
     assert "wrong.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["send", "happy"], ["record", "face.mp4"]])
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:9/?token=s-e-c-r-e-t", "'http://127.0.0.1:9/' must end there"),
+        ("ws://127.0.0.1:9/#s-e-c-r-e-t", "must end there"),
+        ("http://me:s-e-c-r-e-t@127.0.0.1:9", "use the token"),
+        ("ftp://s-e-c-r-e-t@127.0.0.1", "'ftp://127.0.0.1' is no address of a daemon"),
+        ("http://s-e-c-r-e-t@[::1", "is no address"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_its_secrets(
+    command: list[str], url: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anybody is dialled; a token that was put into it is not said again."""
+    pytest.importorskip("av", reason="PyAV is not installed")
+    assert main([*command, "--url", url]) == 78
+    told = capsys.readouterr().err
+    assert "--url: " in told
+    assert problem in told
+    assert "s-e-c-r-e-t" not in told
