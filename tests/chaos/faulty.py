@@ -11,8 +11,8 @@ from the command line before the start, and from the standard input, one a line:
                   renderer, with which it is prepared, does
     busy SECONDS  take at least so long for each frame, all of it at work
     load SECONDS  take so long to be loaded (before the start)
+    clock SECONDS set the wall clock, for all of Python, to so much more than the real one
     aside         be the wanted one of two, loaded in the background (before the start)
-    clock SECONDS set the wall clock to so much more than the real one
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import time_machine
 
 import orchestrator.app
 from orchestrator.app import run_daemon
@@ -46,15 +47,14 @@ class Orders:
         self._fault = "well"
         self._seconds = 0.0
         self._healed = threading.Event()
-        self._wall_clock = time.time
+        self._clock: time_machine.travel | None = None
 
     def take(self, line: str) -> None:
         """Obey one line."""
         order, _, argument = line.strip().partition(" ")
         match order:
             case "clock":
-                offset_s, real = float(argument), self._wall_clock
-                time.time = lambda: real() + offset_s
+                self._set_clock(float(argument))
             case "load":
                 self.load_s = float(argument)
             case "aside":
@@ -64,6 +64,12 @@ class Orders:
                 self._healed.set()
                 self._healed = threading.Event()
                 self._fault = order
+
+    def _set_clock(self, offset_s: float) -> None:
+        if self._clock is not None:
+            self._clock.stop()
+        self._clock = time_machine.travel(time.time() + offset_s, tick=True)
+        self._clock.start()
 
     def obey(self, draw: Callable[[], Image], *, first: bool = False) -> Image:
         """Draw a frame, or fail at it."""

@@ -95,6 +95,7 @@ def staged(
         "AVATAR_STAGE__VIEWER_STALL_S": str(STALL_S),
         "AVATAR_MEDIA_BRIDGE__URL": f"ws://{SINK if hosts else '127.0.0.1'}:{port}/ingest",
         "AVATAR_STATE__SAVE_EVERY_S": "1",
+        "AVATAR_LOG__REPORT_EVERY_S": "1",
     }
     if disks:
         environ["AVATAR_LOG__EVENTS_FILE"] = str(folder / LOG / EVENTS)
