@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl
 
 from aiohttp import (
@@ -19,10 +19,11 @@ from aiohttp import (
     BadContentDispositionParam,
     BodyPartReader,
     MultipartReader,
+    StreamReader,
     hdrs,
     web,
 )
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from adapters.access import HttpLimits
 from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
@@ -34,6 +35,8 @@ _MAX_FIELDS: Final = 64
 _MAX_TEXT_BYTES: Final = 65_536  # all text fields together
 _HEADERS_BYTES: Final = 65_536  # of all parts, boundaries included
 _MAX_DISPOSITION_CHARS: Final = 2048
+_LINE_BYTES: Final = 8190  # as of a request's headers
+_MAX_LINES: Final = 2048  # of boundaries and headers: thirty for each field
 _VALUE: Final = r'(?:"(?:[^"\\]|\\.)*"|[^\s";]+)'
 _PARAMETER: Final = re.compile(rf";\s*([A-Za-z*]+)\s*=\s*({_VALUE})")
 _DISPOSITION: Final = re.compile(
@@ -139,8 +142,9 @@ async def read_form(request: web.Request, limits: HttpLimits) -> Form:
         raise too_large(limits.upload_bytes)
     async with _arriving(limits):
         try:
-            return await _Reader(limits.upload_bytes).read(await request.multipart())
-        except (ValueError, AssertionError, *UNTIDY_HEADERS) as error:
+            lines = cast(StreamReader, _Lines(request.content))
+            return await _Reader(limits.upload_bytes).read(MultipartReader(request.headers, lines))
+        except (ValueError, AssertionError, LineTooLong, *UNTIDY_HEADERS) as error:
             # What follows in quotes is the client's own, a token perhaps.
             why = ascii(str(error))[1:-1].partition(" b'")[0].partition(' b"')[0]
             raise bad_field(None, f"the form is malformed: {why}"[:200]) from error
@@ -202,6 +206,29 @@ def _named(disposition: str) -> tuple[str, str | None]:
         raise bad_field(None, "the name of every part has 1 to 64 printable ASCII characters")
     files = [value.strip('"') for key, value in parameters.items() if key.startswith("filename")]
     return name, "".join(files) if files else None
+
+
+class _Lines:
+    """The body, of which only so many lines are read as lines, and none that is too long.
+
+    Boundaries and headers are; and so is, without an end, what somebody puts before the first
+    boundary: sixteen million empty lines, or a long one in pieces of a byte each, keep the event
+    loop busy for seconds.
+    """
+
+    def __init__(self, body: StreamReader) -> None:
+        self._body = body
+        self._lines = 0
+
+    async def readline(self, *, max_line_length: int | None = None) -> bytes:
+        self._lines += 1
+        if self._lines > _MAX_LINES:
+            raise bad_field(None, "the form is malformed: too many lines around its parts")
+        longest = min(max_line_length or _LINE_BYTES, _LINE_BYTES)
+        return await self._body.readline(max_line_length=longest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import structlog
@@ -19,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_websocket import WebSocketReader
 
 from adapters.answers import EVERY_RESPONSE, code_of, error_answer
+from adapters.reading_share import ReadingShare
 from adapters.ws_throttle import FRAMES_PER_S, FrameThrottle
 from pipeline.types import ErrorInfo
 
@@ -96,13 +98,13 @@ def _is_long(error: BaseException | None) -> bool:
 class _Connection(web.RequestHandler):
     """aiohttp's side of a connection, with a deadline for the first request.
 
-    Once it is a WebSocket, it is read no faster than it may be.
+    It has a share of the loop's time; once it is a WebSocket, so many frames a second.
 
     Attributes:
         vanished: it has ended because nothing came from the other end any more.
     """
 
-    __slots__ = ("_deadline", "_reception", "_throttle", "vanished")
+    __slots__ = ("_deadline", "_reception", "_resume_wanted", "_share", "_throttle", "vanished")
 
     def __init__(
         self, server: web.Server, *, reception: Reception, loop: Any, **options: Any
@@ -110,6 +112,8 @@ class _Connection(web.RequestHandler):
         super().__init__(server, loop=loop, **options)
         self._reception = reception
         self._deadline: asyncio.TimerHandle | None = None
+        self._share = ReadingShare(self._read, resume=self._read_on)
+        self._resume_wanted = False
         self._throttle: FrameThrottle | None = None
         self.vanished = False
 
@@ -118,11 +122,19 @@ class _Connection(web.RequestHandler):
         self._deadline = self._loop.call_later(self._reception.enter(), self.force_close)
 
     def data_received(self, data: bytes) -> None:
+        # aiohttp calls this itself, without data, to go on with what it has. What of a request
+        # still waits when it has become a WebSocket goes first.
+        if data and (self._throttle is None or self._share.holding):
+            self._share.take(data)
+        else:
+            self._read(data)
+        self._hold_if_throttled()
+
+    def _read(self, data: bytes) -> None:
         super().data_received(data)
         if self._deadline is not None and self._messages:
             self._deadline.cancel()
             self._deadline = None
-        self._hold_if_throttled()
 
     def set_parser(
         self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None
@@ -138,7 +150,11 @@ class _Connection(web.RequestHandler):
         self._hold_if_throttled()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        super().resume_reading(resume_parser)
+        if self._share.holding:
+            self._resume_wanted = True
+            return
+        # Of what it has been given, aiohttp's parser has put off what nobody had room for.
+        self._share.spend(partial(super().resume_reading, resume_parser))
         self._hold_if_throttled()
 
     def handle_error(
@@ -156,17 +172,19 @@ class _Connection(web.RequestHandler):
         return answer
 
     def _read_on(self) -> None:
-        if not self._reading_paused:
+        if self._resume_wanted or not self._reading_paused:
+            self._resume_wanted = False
             self.resume_reading()
 
     def _hold_if_throttled(self) -> None:
-        holding = self._throttle is not None and self._throttle.holding
+        holding = self._share.holding or (self._throttle is not None and self._throttle.holding)
         if holding and self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.vanished = isinstance(exc, OSError) and exc.errno in _NO_ANSWER
         super().connection_lost(exc)
+        self._share.stop()
         if self._throttle is not None:
             self._throttle.stop()
         self._reception.leave()

@@ -143,6 +143,18 @@ def test_json_in_a_form_is_no_way_in(daemon: DaemonProcess, path: str, name: str
         assert json.loads(answer)["error"]["field"] == name
 
 
+@pytest.mark.parametrize("lead", [b"\n" * 100_000, b"a" * 100_000, b"a\n" * 100_000])
+@pytest.mark.parametrize("path", ["/v1/characters", "/api/render"])
+def test_what_stands_before_a_form_is_not_read_for_ever(
+    daemon: DaemonProcess, path: str, lead: bytes
+) -> None:
+    """Lines without an end, or one without an end, where the first boundary should be."""
+    kind = {"Content_Type": "multipart/form-data; boundary=b"}
+    status, answer = ask(daemon, "POST", path, lead + b"--b--\r\n", **kind)
+    assert status == 400
+    assert "malformed" in json.loads(answer)["error"]["message"]
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x"])
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/stages", "/v1/characters", "/api/render"])
 def test_a_compressed_body_is_not_unpacked(daemon: DaemonProcess, path: str, encoding: str) -> None:
