@@ -26,10 +26,10 @@ from functools import partial
 import numpy as np
 import time_machine
 
+import orchestrator.__main__
 import orchestrator.app
-from orchestrator.app import run_daemon
-from orchestrator.settings import Settings, load_settings
-from pipeline.errors import ConfigError, DeviceLostError
+from orchestrator.settings import Settings
+from pipeline.errors import DeviceLostError
 from pipeline.mesh.renderer import MeshRenderer
 from pipeline.ports import PreparedPortrait
 from pipeline.render_host import RendererSource
@@ -153,11 +153,7 @@ def main() -> int:
         return (faulty,), "a test"
 
     orchestrator.app.choose_renderers = choose
-    try:
-        return run_daemon(*load_settings(None))
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        return 78
+    return orchestrator.__main__.main(["run"])
 
 
 def _listen(orders: Orders) -> None:
