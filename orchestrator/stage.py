@@ -9,7 +9,6 @@ stage rests until something happens.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -320,9 +319,7 @@ class Stage:
         self._performance.replace_emotions(emotions)
         now_s = self._clock.now()
         self._journal(TableChanged(self._name, now_s, self._sampled_s, emotions))
-        if self._character is not None and self._character.name in characters.names:
-            with contextlib.suppress(InvalidEventError):  # others come after it anyway
-                self._switches.ask(Switch(characters.get(self._character.name)))
+        self._switches.reread()
         self._wake_up()
 
     def replace_characters(self, characters: CharacterBook) -> None:
@@ -340,8 +337,7 @@ class Stage:
         pts_s = self._hub.newest[0].pts_s if self._hub.newest is not None else 0.0
         self._receipts.close(self._seq, pts_s, self._removed(None).message)
         for switch in self._switches.drain():
-            if switch.message is not None and switch.reply is not None:
-                self._intake.refuse(switch.message, self._removed(switch.message.id), switch.reply)
+            self._intake.refuse(switch.message, self._removed(switch.message.id), switch.reply)
 
     def _removed(self, event_id: str | None) -> InvalidEventError:
         problem = f"the stage {self._name} has been removed"
@@ -479,23 +475,36 @@ class Stage:
 
     async def _switch_characters(self) -> None:
         while True:
-            switch, prepared = await self._switches.next(), False
+            switch = await self._switches.next()
+            if switch is None:
+                await self._read_anew()
+                continue
+            prepared = False
             try:
                 await self._show(self._newest(switch.character))
                 prepared = True
                 self.problem = None
             except AvatarError as error:
                 log.error("character_not_shown", character=switch.character.name, error=str(error))
-                if switch.message is not None:
-                    problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
-                    switch.answer(Failure(switch.message.id, problem))
-                else:
-                    self.problem = str(error)
+                problem = ErrorInfo(ErrorCode.NOT_READY.value, str(error), "character")
+                switch.reply(Failure(switch.message.id, problem))
             finally:
                 self._switches.over(switch, prepared=prepared)
             if prepared:
                 self.changed()
                 self._wake_up()
+
+    async def _read_anew(self) -> None:
+        """Show who is on stage as the files are now."""
+        if self._character is None or self._character.name not in self._characters.names:
+            return
+        try:
+            await self._show(self._newest(self._character))
+            self.problem = None
+        except AvatarError as error:
+            log.error("character_not_shown", character=self._character.name, error=str(error))
+            self.problem = str(error)
+        self._look_again()
 
     def _newest(self, character: Character) -> Character:
         """As it was read last: there may have been a reload while it waited."""

@@ -40,6 +40,7 @@ LABELS = {
     Metric.MEDIA_BRIDGE_WANTED: (),
     Metric.MEDIA_BRIDGE_CONNECTED: (),
     Metric.MEDIA_BRIDGE_RECONNECTS: (),
+    Metric.TASKS: (),
     Metric.EVENTS_UNLOGGED: (),
     Metric.BUILD_INFO: ("version", "python", "renderer", "device"),
 }

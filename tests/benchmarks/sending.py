@@ -53,8 +53,9 @@ def run(options: Options) -> Iterator[Table]:
         spread = (percentile(shares, percent) for percent in (50, 10, 90))
         table.add(way, percentile(figures, 50), *spread)
     table.notes.append(
-        f"Medians of {ROUNDS} rounds in turn, shares round by round. Plain: prebuilt bytes to every transport of an "
-        "asyncio server (uvloop) that has taken what came before; nothing else."
+        f"Medians of {ROUNDS} rounds in turn, shares round by round. Plain: prebuilt bytes to "
+        "every transport of an asyncio server (uvloop) that has taken what came before; nothing "
+        "else."
     )
     table.notes.append(f"Cores: {cores}.")
     yield table

@@ -403,6 +403,22 @@ async def test_who_waited_during_a_reload_comes_as_read_last(
         assert theatre.stage._character.idle_seed == 77
 
 
+async def test_a_reload_undoes_no_switch(book: CharacterBook) -> None:
+    """Who was asked for before or after it stays, and is read anew last of all."""
+    for reload_first in (True, False):
+        async with playing(book) as theatre:
+            if reload_first:
+                theatre.stage.reload(EMOTIONS, book)
+            theatre.stage.submit(CharacterSwitch("s", "second"), theatre.answers)
+            if not reload_first:
+                theatre.stage.reload(EMOTIONS, book)
+            await until(lambda stage=theatre.ladder: len(stage.shown) == 3)
+            await theatre.frames(3)
+            assert theatre.stage.character_name == "second"
+            assert len(theatre.ladder.shown) == 3
+            assert theatre.answers.one("CharacterSwitched").character == "second"
+
+
 async def test_a_switch_that_fails_keeps_the_old_face(book: CharacterBook) -> None:
     """Unknown characters are refused at once, unshowable ones when that is found out."""
     async with playing(book) as theatre:
