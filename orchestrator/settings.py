@@ -20,8 +20,8 @@ from pipeline.errors import ConfigError
 
 ENV_PREFIX: Final = "AVATAR_"
 CONFIG_FILE: Final = "avatar.toml"
-WS_URL_PATTERN: Final = r"^(wss?://\S+)?$"
-WS_ADDRESS_PATTERN: Final = r"^wss?://\S+$"
+WS_URL_PATTERN: Final = r"^(wss?://[^\s#]+)?$"
+WS_ADDRESS_PATTERN: Final = r"^wss?://[^\s#]+$"
 STAGE_NAME_PATTERN: Final = r"[a-z0-9_-]{1,64}"
 STAGES_TABLE: Final = "stages"
 MAIN_STAGE: Final = "main"
@@ -374,13 +374,13 @@ def _describe(kind: msgspec.inspect.Type) -> str:
             limits = [f"{words} {bound}" for words, bound in bounds if bound is not None]
             return ", ".join(["a whole number" if whole else "a number", *limits])
         case msgspec.inspect.StrType(pattern=pattern) if pattern == WS_URL_PATTERN:
-            return "a ws:// or wss:// address, or nothing"
+            return "a ws:// or wss:// address without #, or nothing"
         case msgspec.inspect.StrType():
             return "text"
         case msgspec.inspect.VarTupleType(
             item_type=msgspec.inspect.StrType(pattern=pattern), max_length=most
         ) if pattern == WS_ADDRESS_PATTERN:
-            return f"a list of at most {most} ws:// or wss:// addresses"
+            return f"a list of at most {most} ws:// or wss:// addresses without #"
         case _:
             return "a list of texts"
 

@@ -67,6 +67,8 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
         ({"AVATAR_AUTH__ALLOWED_HOSTS": "a"}, "auth.allowed_hosts", "a list"),
         ({"AVATAR_AUTH__TOKEN": "two words"}, "auth.token", "no spaces"),
         ({"AVATAR_EVENTS__CONNECT": '["http://x"]'}, "events.connect[0]", "wss://"),
+        ({"AVATAR_EVENTS__CONNECT": '["ws://x/#a"]'}, "events.connect[0]", "without #"),
+        ({"AVATAR_MEDIA_BRIDGE__URL": "ws://x/#a"}, "media_bridge.url", "without #"),
         ({"AVATAR_EVENTS__CONNECT": "ws://x"}, "events.connect", "a list of"),
         ({"AVATAR_EVENTS__CONNECT": '["ws://x", "ws://x"]'}, "events.connect[1]", "twice"),
         ({"AVATAR_EVENTS__TOKENS": '["a"]'}, "events.tokens", "one for each"),
