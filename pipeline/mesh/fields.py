@@ -82,6 +82,16 @@ class Grid:
             self.top + rows.stop,
         )
 
+    def beside(self, nodes: tuple[slice, slice]) -> Grid:
+        """Some rows and columns of nodes, with one more on every side where there is one."""
+        rows, columns = nodes
+        return self.block(
+            max(columns.start - 1, 0),
+            max(rows.start - 1, 0),
+            min(columns.stop + 1, self.columns),
+            min(rows.stop + 1, self.rows),
+        )
+
     def block(self, left: int, top: int, right: int, bottom: int) -> Grid:
         """Columns `left` to `right` of this grid, rows `top` to `bottom`, ends not included."""
         x, y = self.left + left * self.stride, self.top + top * self.stride

@@ -112,15 +112,7 @@ class Mouth:
         """
         skin = self.skin.inner
         near = layers.part_with(layers.edge_of(sampled(self.lower, nodes))[1:-1, 1:-1] > 0)
-        if near is None:
-            return skin.block(0, 0, 2, 2)
-        rows, columns = near
-        return skin.block(
-            max(columns.start - 1, 0),
-            max(rows.start - 1, 0),
-            min(columns.stop + 1, skin.columns),
-            min(rows.stop + 1, skin.rows),
-        )
+        return skin.beside(near) if near is not None else skin
 
     def _over_slot(self, rim: Image, reach: Grid) -> Image:
         """The lower sheet's fourth channel over the slot, 0 beyond its reach."""

@@ -107,10 +107,12 @@ def draw(rig: Rig, controls: FaceControls) -> Image:
     for part in (*rig.parts, *slot):
         part.cut(frame)[:] = layers.colour_of(rig.face.sampled(rig.texture, nodes, part))
     rig.mouth.draw(frame, (upper, skull, lower), instructions.jaw, instructions.mouth)
-    gain = shading.brightness(rig.wrinkles, instructions.rows)
-    if gain is not None:
-        skin = rig.wrinkled.cut(frame)
-        skin[:] = layers.shaded(skin, sampled_field(gain, rig.wrinkled_places(nodes)), rig.skin)
+    light = shading.brightness(rig.wrinkles, instructions.rows)
+    if light is not None:
+        lit, gain = light
+        place, rests = rig.wrinkled_places(nodes, lit)
+        skin = place.cut(frame)
+        skin[:] = layers.shaded(skin, sampled_field(gain, rests), rig.skin)
     return frame
 
 

@@ -16,7 +16,7 @@ from pipeline.mesh.arrays import f32, sampled
 from pipeline.mesh.drive import POSE, ROWS
 from pipeline.mesh.fields import Grid, Window
 from pipeline.mesh.framing import Framing
-from pipeline.mesh.layers import Tint
+from pipeline.mesh.layers import Part, Tint, part_with
 from pipeline.mesh.light import Light
 from pipeline.types import Float32Array, Image, Portrait
 
@@ -61,7 +61,7 @@ class Rig:
     eyes: tuple[eyes.Eye, eyes.Eye]
     mouth: mouth.Mouth
     smile: float
-    wrinkles: shading.Wrinkles
+    wrinkles: tuple[shading.Wrinkle, ...]
     skin: Tint
     folds: tuple[unfold.Fold, ...]
 
@@ -78,12 +78,27 @@ class Rig:
         skull = (coefficients[POSE:] @ self.skull).reshape(slot.rows, slot.columns, 2)
         return [parts[0], parts[1], skull, parts[2]]
 
-    def wrinkled_places(self, nodes: Float32Array) -> Float32Array:
-        """Where in the maps of wrinkles every pixel of `wrinkled` rests, for nodes of `face`."""
+    def wrinkled_places(self, nodes: Float32Array, part: Part) -> tuple[Grid, Float32Array]:
+        """Where a frame shows a part of what can wrinkle, and what of that part.
+
+        Args:
+            nodes: of `face`.
+            part: rows and columns of `wrinkled`.
+
+        Returns:
+            Nodes of the frame, and where in the part every pixel of theirs rests.
+        """
         s = 1.0 / OVERSAMPLING
-        x, y = (0.5 * s - 0.5 - corner for corner in (self.wrinkled.left, self.wrinkled.top))
-        rests = cv2.transform(nodes, f32([[s, 0.0, x], [0.0, s, y]]))
-        return self.face.places(cast(Float32Array, rests), self.wrinkled)
+        rows, columns = part
+        corner = self.wrinkled.left + columns.start, self.wrinkled.top + rows.start
+        x, y = (0.5 * s - 0.5 - start for start in corner)
+        rests = cast(Float32Array, cv2.transform(nodes, f32([[s, 0.0, x], [0.0, s, y]])))
+        margin = self.wrinkled.stride  # a small part may lie between nodes
+        end = columns.stop - columns.start + margin, rows.stop - rows.start + margin
+        shown = cv2.inRange(rests[1:-1, 1:-1], (-margin, -margin), end) > 0
+        near = part_with(shown[self.face.inner.window(self.wrinkled)])
+        place = self.wrinkled.beside(near) if near is not None else self.wrinkled
+        return place, self.face.places(rests, place)
 
 
 def build(portrait: Portrait, size_px: tuple[int, int]) -> Rig:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import f32, resized, smoothstep
 from pipeline.mesh.curves import smooth_line
 from pipeline.mesh.fields import Grid
+from pipeline.mesh.layers import Part, part_with
 from pipeline.mesh.masks import distance_outside, outline
 from pipeline.types import ARKIT_INDEX, Float32Array
 
@@ -44,21 +45,21 @@ class _Mark:
     draw: Callable[[Float32Array], Float32Array]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Wrinkles:
-    """Relative change of brightness where the face rests, by row of a rig.
+class Wrinkle(NamedTuple):
+    """Relative change of brightness where the face rests, for one row of a rig.
 
     Attributes:
-        shape: height and width of the rectangle of the canvas that can wrinkle.
-        maps: row, rows and columns of the part that it changes, and the change there, float32.
-            Parts keep small what a frame has to read.
+        row: whose weight it is multiplied with.
+        part: rows and columns that it changes, of the rectangle that can wrinkle.
+        change: float32, over the part.
     """
 
-    shape: tuple[int, int]
-    maps: tuple[tuple[int, tuple[slice, slice], Float32Array], ...]
+    row: int
+    part: Part
+    change: Float32Array
 
 
-def prepare(face: Anatomy, grid: Grid, smile: float) -> Wrinkles:
+def prepare(face: Anatomy, grid: Grid, smile: float) -> tuple[Wrinkle, ...]:
     """Lay out the maps of a face.
 
     Args:
@@ -80,21 +81,17 @@ def prepare(face: Anatomy, grid: Grid, smile: float) -> Wrinkles:
             row = ARKIT_INDEX.get(name + side, ARKIT_INDEX.get(name, -1))
             drawn = maps.setdefault(row, np.zeros(at.shape[:2], np.float32))
             for mark in marks:
-                part = _part(face, grid, mark, mirror)
-                drawn[part] += mark.draw(at[part] * mirror) * inside[part]
-    boxed = []
+                box = _part(face, grid, mark, mirror)
+                drawn[box] += mark.draw(at[box] * mirror) * inside[box]
+    wrinkles = []
     for row, drawn in maps.items():
-        part = _occupied(drawn)
-        change = np.ascontiguousarray(np.clip(drawn[part], -_STRONGEST, _STRONGEST))
-        if change.size:
-            boxed.append((row, part, f32(change)))
-    return Wrinkles((grid.height, grid.width), tuple(boxed))
-
-
-def _occupied(drawn: Float32Array) -> tuple[slice, slice]:
-    """Rows and columns of everything that can be seen."""
-    left, top, width, height = cv2.boundingRect((np.abs(drawn) > _UNSEEN).astype(np.uint8))
-    return slice(top, top + height), slice(left, left + width)
+        # One pixel more all around: beyond a part light is as on its border, which changes nothing.
+        seen = (np.abs(drawn) > _UNSEEN).view(np.uint8)
+        part = part_with(cv2.dilate(seen, np.ones((3, 3), np.uint8)) > 0)
+        if part is not None:
+            change = np.ascontiguousarray(np.clip(drawn[part], -_STRONGEST, _STRONGEST))
+            wrinkles.append(Wrinkle(row, part, f32(change)))
+    return tuple(wrinkles)
 
 
 def _part(face: Anatomy, grid: Grid, mark: _Mark, mirror: Point) -> tuple[slice, slice]:
@@ -106,18 +103,23 @@ def _part(face: Anatomy, grid: Grid, mark: _Mark, mirror: Point) -> tuple[slice,
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
-def brightness(wrinkles: Wrinkles, rows: Float32Array) -> Float32Array | None:
-    """What the frame's brightness is multiplied with where the face rests, or None for nothing."""
-    total: Float32Array | None = None
-    for row, part, change in wrinkles.maps:
-        weight = float(rows[row]) - _FAINT
-        if weight <= 0.0:
-            continue
-        if total is None:
-            total = np.ones(wrinkles.shape, np.float32)
-        view = total[part]
+def brightness(wrinkles: Sequence[Wrinkle], rows: Float32Array) -> tuple[Part, Float32Array] | None:
+    """What a frame's brightness is multiplied with where the face rests, or None for nothing.
+
+    Returns:
+        Rows and columns of the rectangle that can wrinkle, and the factors there, float32.
+    """
+    weighed = [(w, float(rows[w.row]) - _FAINT) for w in wrinkles if rows[w.row] > _FAINT]
+    if not weighed:
+        return None
+    parts = [wrinkle.part for wrinkle, _ in weighed]
+    top, left = (min(part[axis].start for part in parts) for axis in (0, 1))
+    bottom, right = (max(part[axis].stop for part in parts) for axis in (0, 1))
+    total = np.ones((bottom - top, right - left), np.float32)
+    for (y, x), change, weight in ((w.part, w.change, weight) for w, weight in weighed):
+        view = total[y.start - top : y.stop - top, x.start - left : x.stop - left]
         cv2.scaleAdd(change, weight, view, dst=view)
-    return total
+    return (slice(top, bottom), slice(left, right)), total
 
 
 def _arc(point: Point, *offsets: tuple[float, float]) -> list[Point]:

@@ -13,6 +13,7 @@ from typing import Final, cast
 import cv2
 import numpy as np
 
+from pipeline.mesh import layers
 from pipeline.mesh.anatomy import Anatomy
 from pipeline.mesh.arrays import blurred, f32, resized, smoothstep, u8
 from pipeline.mesh.curves import smooth_line
@@ -46,7 +47,7 @@ class Fold:
         if self.shown == [amount]:
             return
         self.shown[:] = [amount]
-        self.target[:] = cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0)
+        cv2.addWeighted(self.photo, 1.0 - amount, self.smooth, amount, 0.0, dst=self.target)
 
 
 def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold, ...]:
@@ -54,7 +55,8 @@ def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold,
 
     Args:
         face: the face in pixels of the texture.
-        image: (h, w, 4) uint8, the texture or a part of it; will be drawn into.
+        image: (h, w, 4) uint8, the texture or a sheet, of which nothing shows where the fourth
+            channel is 0; will be drawn into.
         corner: x, y of the image in the texture.
     """
     folds = []
@@ -70,7 +72,10 @@ def prepare(face: Anatomy, image: Image, corner: tuple[int, int]) -> tuple[Fold,
         target = narrow.cut(image)
         smooth = target.copy()
         smooth[..., :3] = u8(target[..., :3] + fill * _band(face, at, curve)[..., None])
-        folds.append(Fold(target, target.copy(), smooth, [0.0]))
+        changed = layers.part_with((smooth != target).any(axis=-1) & (target[..., 3] > 0))
+        if changed is not None:
+            target = target[changed]
+            folds.append(Fold(target, target.copy(), smooth[changed].copy(), [0.0]))
     return tuple(folds)
 
 
