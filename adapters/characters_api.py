@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -17,6 +19,7 @@ from adapters.answers import image_refused, json_answer
 from adapters.described import JSON, Answer, Body, Refusal, UploadedFile, described
 from adapters.forms import MULTIPART, Form, Gate, bad_field, read_body, read_form
 from adapters.portrait_fetch import PortraitFetcher
+from adapters.producer_messages import shortened
 from pipeline.bodies import AddedCharacterBody
 from pipeline.errors import ErrorCode, InvalidEventError, PortraitError
 from pipeline.orders import CharacterKeeper, CharacterOrder
@@ -202,7 +205,9 @@ class CharactersEndpoint:
 
 def _decoded(body: bytes) -> CharacterRequest:
     try:
-        return msgspec.json.decode(body, type=CharacterRequest)
+        asked = msgspec.json.decode(body, type=CharacterRequest)
+        refuse_double_keys(body)
+        return asked
     except msgspec.ValidationError as error:
         raise invalid(error) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -217,11 +222,32 @@ def _from_form(form: Form) -> CharacterRequest:
     try:
         if gains is not None:
             fields["gains"] = msgspec.json.decode(gains)
+            refuse_double_keys(gains.encode(), "gains")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise bad_field("gains", f"gains: expected a JSON object: {error}"[:200]) from error
+    try:
         return msgspec.convert(fields, CharacterRequest, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise bad_field("gains", f"gains: expected a JSON object: {error}"[:200]) from error
+
+
+def refuse_double_keys(body: bytes, field: str | None = None) -> None:
+    """JSON leaves open which of two equal keys counts (RFC 8259, section 4), so neither does.
+
+    Args:
+        body: valid JSON.
+        field: what it is the value of.
+    """
+
+    def checked(pairs: list[tuple[str, object]]) -> None:
+        counted = Counter(key for key, _ in pairs)
+        for key, times in counted.items():
+            if times > 1:
+                shown = shortened(key)
+                raise bad_field(field or shown, f"{shown} is there twice; send it once")
+
+    # Of numbers nothing is wanted, and of very long ones Python wants too much.
+    json.loads(body, object_pairs_hook=checked, parse_int=len, parse_float=len)
 
 
 def invalid(error: msgspec.ValidationError, pattern: str = "") -> InvalidEventError:

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from adapters.access import HttpLimits
 from adapters.answers import json_answer
-from adapters.characters_api import invalid
+from adapters.characters_api import invalid, refuse_double_keys
 from adapters.described import Answer, Body, Refusal, described
 from adapters.forms import read_body
 from pipeline.bodies import StageBody, StagesBody
@@ -114,7 +114,9 @@ class StagesEndpoint:
 
 def _decoded(body: bytes) -> StageRequest:
     try:
-        return msgspec.json.decode(body, type=StageRequest)
+        asked = msgspec.json.decode(body, type=StageRequest)
+        refuse_double_keys(body)
+        return asked
     except msgspec.ValidationError as error:
         raise invalid(error, _NAMES) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -143,6 +143,26 @@ def test_json_in_a_form_is_no_way_in(daemon: DaemonProcess, path: str, name: str
         assert json.loads(answer)["error"]["field"] == name
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/v1/characters", "name"), ("/v1/stages", "name"), ("/v1/characters", "gains")],
+)
+def test_a_key_that_is_there_twice_is_refused(daemon: DaemonProcess, path: str, field: str) -> None:
+    """In bodies, and in the JSON of a form; however it is written."""
+    for twice in ('{"name":"a","n\\u0061me":"b"}', '{"name":"a","name":"a","fps":9}'):
+        sent, kind = twice.encode(), "application/json"
+        if field == "gains":
+            value = twice.replace("name", "happy").replace('"a"', "1").replace('"b"', "1")
+            value = value.replace("n\\u0061me", "h\\u0061ppy")
+            part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+            sent = (part.format("name", "a") + part.format("gains", value) + "--b--").encode()
+            kind = "multipart/form-data; boundary=b"
+        status, answer = ask(daemon, "POST", path, sent, Content_Type=kind)
+        assert status == 400, answer
+        assert json.loads(answer)["error"]["field"] == field
+        assert "twice" in json.loads(answer)["error"]["message"]
+
+
 @pytest.mark.parametrize("lead", [b"\n" * 100_000, b"a" * 100_000, b"a\n" * 100_000])
 @pytest.mark.parametrize("path", ["/v1/characters", "/api/render"])
 def test_what_stands_before_a_form_is_not_read_for_ever(
