@@ -200,8 +200,8 @@ def interpolator(spots: Float32Array, at: Float32Array) -> Float32Array:
 
 
 def _matern(a: Float32Array, b: Float32Array) -> npt.NDArray[np.float64]:
-    difference = a[:, None, :].astype(np.float64) - b[None, :, :]
-    r = np.sqrt(5.0) / _REACH * np.sqrt((difference**2).sum(axis=-1))
+    dx, dy = (a[:, axis, None].astype(np.float64) - b[:, axis] for axis in (0, 1))
+    r = np.sqrt(5.0) / _REACH * np.sqrt(dx * dx + dy * dy)
     return cast(npt.NDArray[np.float64], (1.0 + r + r * r / 3.0) * np.exp(-r))
 
 

@@ -235,13 +235,18 @@ def _nearest(curve: Float32Array, places: Float32Array) -> tuple[Float32Array, F
     """Squared distance to a polyline, and how far along it (0..1) the nearest point lies."""
     squared = np.full(len(places), np.inf, np.float32)
     position = np.zeros(len(places), np.float32)
+    # One coordinate at a time: numpy takes ten times as long to add up pairs.
+    x, y = np.ascontiguousarray(places[:, 0]), np.ascontiguousarray(places[:, 1])
     for i, (a, b) in enumerate(pairwise(curve)):
         step = b - a
-        t = np.clip(((places - a) @ step) / max(float(step @ step), 1e-12), 0.0, 1.0)
-        d2 = ((places - a - t[:, None] * step) ** 2).sum(axis=-1)
+        dx, dy = x - a[0], y - a[1]
+        t = np.clip((dx * step[0] + dy * step[1]) / max(float(step @ step), 1e-12), 0.0, 1.0)
+        dx -= t * step[0]
+        dy -= t * step[1]
+        d2 = dx * dx + dy * dy
         closer = d2 < squared
-        squared = np.where(closer, d2, squared)
-        position = np.where(closer, (i + t) / (len(curve) - 1), position)
+        np.copyto(squared, d2, where=closer)
+        np.copyto(position, (i + t) / (len(curve) - 1), where=closer)
     return f32(squared), f32(position)
 
 

@@ -108,8 +108,9 @@ def _path(face: Anatomy, side: str, sign: float) -> Float32Array:
 def _band(face: Anatomy, at: Float32Array, curve: Float32Array) -> Float32Array:
     """1 along the fold, 0 away from it and on lips and nostrils."""
     squared = np.full(at.shape[:2], np.inf, np.float32)
+    x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
     for point in curve:
-        squared = np.minimum(squared, ((at - point) ** 2).sum(axis=-1))
+        np.minimum(squared, (x - point[0]) ** 2 + (y - point[1]) ** 2, out=squared)
     band = 1.0 - smoothstep(np.sqrt(squared), _NEAR, _FAR)
     p = face.to_face(face.points)
     lips = quick_distance(smooth_line(p[48:60], 4), at)
