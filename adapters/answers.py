@@ -175,6 +175,12 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers.update(EVERY_RESPONSE)
 
 
+def check_handshake(request: web.Request) -> None:
+    """Refuse a key that aiohttp would fail on, instead of refusing it (RFC 6455, section 4.2.1)."""
+    if not request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "").isascii():
+        raise web.HTTPBadRequest(text="Sec-WebSocket-Key: expected 16 bytes in base64")
+
+
 def stage_of(daemon: DaemonPort, request: web.Request) -> StagePort:
     """The stage that the query names, else the default one.
 

@@ -20,6 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from adapters import event_codec
 from adapters.access import HttpLimits, bearer_subprotocols
+from adapters.answers import check_handshake
 from adapters.described import Answer, Refusal, StageQuery, described
 from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
 from adapters.reception import vanished
@@ -260,6 +261,7 @@ class EventsEndpoint:
                 text="this is a WebSocket; send single messages by POST",
                 headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
             )
+        check_handshake(request)
         socket = ProducerSocket(
             protocols=bearer_subprotocols(request),
             timeout=self._limits.goodbye_s,

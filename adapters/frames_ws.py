@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, hdrs, web
 
 from adapters import frame_codec, tcp
 from adapters.access import bearer_subprotocols
+from adapters.answers import check_handshake
 from adapters.described import Answer, Refusal, described
 from adapters.reception import vanished
 from adapters.viewer import Audience, Memo, Parting, Viewer
@@ -97,6 +98,7 @@ class FramesEndpoint:
                 text="this is a WebSocket; /v1/stream.mjpg serves frames by plain HTTP",
                 headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
             )
+        check_handshake(request)
         with self._audience.seat(KIND):
             await self._audience.turn()
             return await self._serve(request, query, stage)

@@ -191,6 +191,7 @@ def test_a_compressed_body_is_not_unpacked(daemon: DaemonProcess, path: str, enc
 GET = b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+KEY = b"Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
 SMUGGLED = b"GET /metrics HTTP/1.1\r\n\r\n"
 RAW = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
@@ -207,6 +208,10 @@ RAW = {
     "a wrong chunk": CHUNKED + b"zz\r\n",
     "a chunk of 2^63": CHUNKED + b"7fffffffffffffff\r\nabc",
     "a header of another": GET + b"X: a\nInjected: b\r\n\r\n",
+    "a key that is no text": b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n"
+    + KEY
+    + b"\xff\r\n\r\n",
+    "a viewer's, too": b"GET /v1/frames HTTP/1.1\r\nHost: localhost\r\n" + KEY + b"\xff\r\n\r\n",
     "two hosts": GET + b"Host: evil.example\r\n\r\n",
     "a foreign target": b"GET http://evil.example/v1/state HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n",
