@@ -191,7 +191,10 @@ def test_a_compressed_body_is_not_unpacked(daemon: DaemonProcess, path: str, enc
 GET = b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-KEY = b"Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+KEY = (
+    b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+)
 SMUGGLED = b"GET /metrics HTTP/1.1\r\n\r\n"
 RAW = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
