@@ -289,8 +289,8 @@ def test_no_command_shows_the_tokens(command: str, tmp_path: Path) -> None:
         "AVATAR_AUTH__TOKEN": TOKEN,
         "AVATAR_MEDIA_BRIDGE__TOKEN": TOKEN + "-bridge",
         "AVATAR_EVENTS__TOKENS": f'["{TOKEN}-events"]',
-        "AVATAR_EVENTS__CONNECT": f'["ws://a:{TOKEN}@127.0.0.1:9/?token={TOKEN}#{TOKEN}"]',
-        "AVATAR_MEDIA_BRIDGE__URL": f"ws://{TOKEN}@127.0.0.1:9/in?token={TOKEN}#{TOKEN}",
+        "AVATAR_EVENTS__CONNECT": f'["ws://a:{TOKEN}@127.0.0.1:9/?token={TOKEN}"]',
+        "AVATAR_MEDIA_BRIDGE__URL": f"ws://{TOKEN}@127.0.0.1:9/in?token={TOKEN}",
         "AVATAR_STATE__DIR": str(tmp_path),
         "AVATAR_STAGE__CHARACTER": "nobody",  # so that `run` ends
         "AVATAR_SERVER__PORT": "0",

@@ -473,7 +473,7 @@ def test_what_is_not_default_is_listed() -> None:
     patient = patient_with(
         AVATAR_STAGE__FPS="15",
         AVATAR_AUTH__TOKEN="t-o-k-e-n",
-        AVATAR_EVENTS__CONNECT='["wss://me:pass@host/in?token=query#fragment"]',
+        AVATAR_EVENTS__CONNECT='["wss://me:pass@host/in?token=query"]',
     )
     found = {each.topic: each for each in TITLES["Configuration"].look(patient)}
     assert "stage.fps = 15.0" in found["not default"].text
