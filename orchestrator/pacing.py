@@ -12,6 +12,11 @@ RECENT_RENDERS: Final = 60
 SLOW_SHARE: Final = 0.1
 LEAD_MARGIN_S: Final = 0.0005
 MAX_LEAD_SHARE: Final = 0.9
+# A cue that came just after a face was sampled would wait for the rest of the lead and a whole
+# period: the next deadline comes earlier for it, by so much of a period at most, and the clock goes
+# back to its own time in steps that nobody sees.
+PULL_SHARE: Final = 0.25
+BACK_STEP_S: Final = 0.001
 
 
 class Pace:
@@ -26,18 +31,32 @@ class Pace:
         self.period_s = period_s
         self._start_s = start_s
         self._tick = -1
+        self._ahead_s = 0.0
 
     def next(self, now_s: float) -> tuple[float, int]:
         """The next deadline that is not past, and how many were skipped to reach it."""
+        back_s = min(BACK_STEP_S, self._ahead_s)
+        self._ahead_s -= back_s
+        self._start_s += back_s
         due = max(self._tick + 1, math.ceil((now_s - self._start_s) / self.period_s - 1e-9))
         skipped = due - self._tick - 1
         self._tick = due
         return self._start_s + due * self.period_s, skipped
 
+    def pull(self, due_s: float, wanted_s: float) -> float:
+        """The deadline `due_s` just given, earlier if it is wanted earlier, as far as may be."""
+        early_s = min(due_s - wanted_s, PULL_SHARE * self.period_s - self._ahead_s)
+        if early_s <= 0.0:
+            return due_s
+        self._ahead_s += early_s
+        self._start_s -= early_s
+        return due_s - early_s
+
     def restart(self, now_s: float) -> None:
         """Begin anew at `now_s`, after a pause that was meant."""
         self._start_s = now_s
         self._tick = -1
+        self._ahead_s = 0.0
 
 
 class Lead:

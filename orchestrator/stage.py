@@ -2,8 +2,8 @@
 
 A tick is begun a little before its deadline (see `pacing.Lead`), samples the face for the
 deadline, and publishes at the deadline. One frame is in the making at a time; ticks that
-went by meanwhile are skipped and counted. When nothing changes and nobody watches, the
-stage rests until something happens.
+went by meanwhile are skipped and counted. A cue that just missed a frame has the next one come a
+little earlier. When nothing changes and nobody watches, the stage rests until something happens.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ from pipeline.fallback import FallbackLadder, Picture
 from pipeline.ports import FrameSink, Metrics, Reply
 from pipeline.types import (
     CharacterSwitch,
+    EmotionEvent,
     ErrorInfo,
     FaceControls,
     Failure,
     FrameInfo,
     GetState,
     ImageFormat,
+    Interrupt,
     Mood,
+    Policy,
     Portrait,
     StageMessage,
     StateSnapshot,
@@ -60,6 +63,7 @@ REST_S: Final = 1.0
 LOOK_AHEAD_S: Final = 3.0
 LOOK_AGAIN_S: Final = 0.5
 GRACE_SHARE: Final = 0.75  # of a period: a frame that comes later costs the next its tick
+ANSWER_S: Final = 0.003  # beyond a period: a cue shows by then where frames take half a period
 
 
 class Stage:
@@ -141,6 +145,7 @@ class Stage:
         self._started_s = clock.now()
         self._progress_s = clock.now()
         self._sampled_s: float | None = None
+        self._unshown_s: float | None = None  # when the oldest cue came that no face shows yet
         self._interest_until_s = 0.0
         self._seq = -1
         self._controls = FaceControls()
@@ -404,13 +409,17 @@ class Stage:
 
     async def _tick(self, pace: Pace, now_s: float) -> None:
         due_s, skipped = pace.next(now_s)
+        lead_s = self._lead.seconds
+        if self._unshown_s is not None and lead_s < 0.5 * self._period_s:
+            answer_s = self._unshown_s + self._period_s + ANSWER_S
+            due_s = pace.pull(due_s, max(answer_s, now_s + lead_s))
         if skipped:
             self._figures.skipped(skipped, now_s, self._tick_before)
-        begin_s = max(now_s, due_s - self._lead.seconds)
+        begin_s = max(now_s, due_s - lead_s)
         await self._clock.sleep_until(begin_s)
         begun_s = self._clock.now()
         sample, controls = face_at(self._sequencer, self._performance, due_s)
-        self._sampled_s = due_s
+        self._sampled_s, self._unshown_s = due_s, None
         self._switches.frame_begun()
         steps = partial(self._performance.steps, sample.weights, due_s)
         by_s = due_s + GRACE_SHARE * self._period_s
@@ -538,7 +547,16 @@ class Stage:
     # --- small things ---------------------------------------------------------------------
 
     def _note(self, message: Acted, source: Reply | None, now_s: float) -> None:
+        if self._unshown_s is None and _shows_at_once(message):
+            self._unshown_s = now_s
         self._journal(Took(self._name, now_s, self._sampled_s, message, source))
 
     def _wake_up(self) -> None:
         self._wake.set()
+
+
+def _shows_at_once(message: Acted) -> bool:
+    """Somebody waits for the next frame to show what it asks for."""
+    if isinstance(message, EmotionEvent):
+        return message.at_s <= 0.0 and message.policy is not Policy.QUEUE
+    return isinstance(message, Interrupt)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pacing import LEAD_MARGIN_S, RECENT_RENDERS, Lead, Pace
+from orchestrator.pacing import BACK_STEP_S, LEAD_MARGIN_S, RECENT_RENDERS, Lead, Pace
 
 PERIOD_S = 1 / 30
 
@@ -51,6 +51,44 @@ def test_deadlines_rise_and_are_never_past(steps: list[float]) -> None:
         assert due_s - now_s < PERIOD_S + max(0.0, last_s - now_s) + 1e-6
         assert skipped >= 0
         last_s = due_s
+
+
+PULLS = st.lists(st.one_of(st.none(), st.floats(-0.01, 0.05)), min_size=1, max_size=200)
+
+
+@given(PULLS)
+def test_pulled_deadlines_stay_even_enough(pulls: list[float | None]) -> None:
+    """However often a deadline is pulled, the clock is a quarter of a period ahead at most."""
+    pace = Pace(PERIOD_S, 0.0)
+    last_s = -PERIOD_S
+    for tick, pull_s in enumerate(pulls):
+        due_s, skipped = pace.next(last_s + 1e-6)
+        if pull_s is not None:
+            due_s = pace.pull(due_s, due_s - pull_s)
+        assert skipped == 0
+        assert tick * PERIOD_S - 0.2501 * PERIOD_S <= due_s <= tick * PERIOD_S + 1e-9
+        assert 0.7499 * PERIOD_S <= due_s - last_s <= PERIOD_S + BACK_STEP_S + 1e-9
+        last_s = due_s
+
+
+def test_after_a_pull_the_clock_goes_back_in_small_steps() -> None:
+    """One interval is shorter, the next ones a millisecond longer, then all is as before."""
+    pace = Pace(PERIOD_S, 0.0)
+    pace.next(0.0)
+    due_s, _ = pace.next(0.001)
+    assert pace.pull(due_s, due_s - 0.0045) == pytest.approx(PERIOD_S - 0.0045)
+    ahead_ms = []
+    for tick in range(2, 8):
+        due_s, _ = pace.next((tick - 1) * PERIOD_S)
+        ahead_ms.append((tick * PERIOD_S - due_s) * 1000.0)
+    assert ahead_ms == pytest.approx([3.5, 2.5, 1.5, 0.5, 0.0, 0.0], abs=1e-6)
+
+
+def test_nothing_is_pulled_to_later() -> None:
+    """A deadline that is early enough stays."""
+    pace = Pace(PERIOD_S, 0.0)
+    due_s, _ = pace.next(0.0)
+    assert pace.pull(due_s, due_s + 0.01) == due_s
 
 
 def test_lead_follows_the_slow_recent_renders() -> None:

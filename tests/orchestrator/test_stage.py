@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,9 @@ from structlog.testing import capture_logs
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.injection import MAX_SOURCES
+from orchestrator.pacing import BACK_STEP_S
 from orchestrator.settings import IdleSettings, StageSettings, default_config_dir
-from orchestrator.stage import Stage
+from orchestrator.stage import ANSWER_S, Stage
 from pipeline.fallback import FallbackLadder
 from pipeline.ports import Metric
 from pipeline.types import (
@@ -37,7 +39,7 @@ from pipeline.types import (
 )
 from tests.fakes.audience import Answers, Viewer
 from tests.fakes.clock import VirtualClock
-from tests.fakes.ladder import FakeLadder
+from tests.fakes.ladder import FakeLadder, FakePicture
 from tests.fakes.metrics import RecordingMetrics
 from tests.fakes.waiting import until
 
@@ -311,6 +313,39 @@ async def test_frames_are_published_on_their_deadlines(book: CharacterBook) -> N
         steps = {round(b.pts_s - a.pts_s, 6) for a, b in pairwise(infos)}
         assert steps == {round(PERIOD_S, 6)}
         assert theatre.metrics.total(Metric.TICKS_SKIPPED, stage="main", reason="late") <= 2
+
+
+async def test_a_cue_that_just_missed_a_frame_has_the_next_one_come_earlier(
+    book: CharacterBook,
+) -> None:
+    """It shows a period and 3 ms after it came, wherever in the tick that was."""
+    async with playing(book) as theatre:
+        draw, render_s = theatre.ladder.picture, 0.010
+        theatre.ladder.render_s = render_s
+        await theatre.frames(20)
+
+        async def interrupted(*args: Any, **options: Any) -> FakePicture:
+            """A cue comes while every seventh picture is drawn."""
+            number, rest = divmod(theatre.ladder.pictures, 7)
+            begun_s = theatre.clock.now()
+            if rest == 0:
+                await theatre.clock.sleep_until(begun_s + number * 0.618 % 1.0 * render_s)
+                label = ("happy", "surprised")[number % 2]
+                theatre.send(id=f"c{number}", emotion=label, attack_s=0.0, hold_s=math.inf)
+            theatre.ladder.render_s = render_s - (theatre.clock.now() - begun_s)
+            return await draw(*args, **options)
+
+        theatre.ladder.picture = interrupted  # type: ignore[method-assign]
+        await theatre.frames(7 * 42)
+        started = [r for r in theatre.answers.all if type(r).__name__ == "CueStarted"]
+        assert len(started) >= 40
+        latencies_s = [each.latency_s for each in started]
+        assert max(latencies_s) <= PERIOD_S + ANSWER_S + 1e-6
+        assert max(latencies_s) > PERIOD_S  # some would have come later
+        moments = [info.pts_s for info in theatre.viewer.infos]
+        intervals_s = [after - before for before, after in pairwise(moments)]
+        assert min(intervals_s) >= 0.75 * PERIOD_S - 1e-6
+        assert max(intervals_s) <= PERIOD_S + BACK_STEP_S + 1e-6
 
 
 async def test_late_ticks_are_skipped_and_counted(book: CharacterBook) -> None:
