@@ -36,7 +36,7 @@ from adapters import event_codec
 from adapters.access import HttpLimits
 from adapters.dialling import Backoff, Dial, reason, without_secrets
 from adapters.event_codec import Incoming
-from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
+from adapters.producer import Parting, Producer, Turns
 from pipeline.errors import InvalidEventError
 from pipeline.ports import DaemonPort, Metric, Metrics, StagePort
 
@@ -116,9 +116,10 @@ class PublisherConnection(Producer):
         daemon: DaemonPort,
         metrics: Metrics,
         limits: HttpLimits,
+        turns: Turns,
         answers: bool,
     ) -> None:
-        super().__init__(stage, daemon=daemon, metrics=metrics, limits=limits)
+        super().__init__(stage, daemon=daemon, metrics=metrics, limits=limits, turns=turns)
         self._connection = connection
         self._answers = answers
         self._waiting: deque[bytes] = deque()
@@ -185,9 +186,7 @@ class PublisherConnection(Producer):
     async def _read(self) -> None:
         while self._parting is None:
             # As bytes: text that is not UTF-8 is a bad message, not the end of the connection.
-            self.received(await self._connection.recv(decode=False), True)
-            if self.messages % TAKEN_BEFORE_YIELD == 0:
-                await asyncio.sleep(0)
+            await self.received(await self._connection.recv(decode=False), True)
 
     async def _write(self) -> None:
         while True:
@@ -268,6 +267,7 @@ class EventPublishers:
         self._daemon = daemon
         self._metrics = metrics
         self._limits = limits
+        self._turns = Turns()
         self._answers = answers
         self._max_delay_s = max_delay_s
         self._stable_s = stable_s
@@ -344,6 +344,7 @@ class EventPublishers:
             daemon=self._daemon,
             metrics=self._metrics,
             limits=self._limits,
+            turns=self._turns,
             answers=self._answers,
         )
         about.info("publisher_connected")

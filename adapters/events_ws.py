@@ -22,7 +22,7 @@ from adapters import event_codec
 from adapters.access import HttpLimits, bearer_subprotocols
 from adapters.answers import check_handshake
 from adapters.described import Answer, Refusal, StageQuery, described
-from adapters.producer import TAKEN_BEFORE_YIELD, Parting, Producer
+from adapters.producer import Parting, Producer, Turns
 from adapters.reception import vanished
 from pipeline.ports import DaemonPort, Metric, Metrics, StagePort
 
@@ -102,6 +102,8 @@ class ProducerConnection(Producer):
         socket: the prepared WebSocket.
         transport: what it runs on.
         stage: the stage that its messages are for, unless they name another.
+
+    See the base class for the others.
     """
 
     def __init__(
@@ -113,10 +115,15 @@ class ProducerConnection(Producer):
         daemon: DaemonPort,
         metrics: Metrics,
         limits: HttpLimits,
+        turns: Turns,
     ) -> None:
         # By name, each time: the stage may be removed, and another opened in its place.
         super().__init__(
-            lambda: daemon.stage(stage.name), daemon=daemon, metrics=metrics, limits=limits
+            lambda: daemon.stage(stage.name),
+            daemon=daemon,
+            metrics=metrics,
+            limits=limits,
+            turns=turns,
         )
         self._socket = socket
         self._transport = transport
@@ -199,11 +206,9 @@ class ProducerConnection(Producer):
         while self._parting is None:
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-                self.received(message.data, message.type is WSMsgType.TEXT)
+                await self.received(message.data, message.type is WSMsgType.TEXT)
             else:
                 break
-            if self.messages % TAKEN_BEFORE_YIELD == 0:
-                await asyncio.sleep(0)
 
 
 class EventsEndpoint:
@@ -223,6 +228,7 @@ class EventsEndpoint:
         self._limits = limits or HttpLimits()
         self._connections: dict[ProducerConnection, asyncio.Task[object] | None] = {}
         self._places_taken = 0
+        self._turns = Turns()
         self._stopping = False
         self._ids = count(1)
 
@@ -308,6 +314,7 @@ class EventsEndpoint:
             daemon=self._daemon,
             metrics=self._metrics,
             limits=self._limits,
+            turns=self._turns,
         )
         about = log.bind(connection=next(self._ids), stage=stage.name, remote=request.remote)
         about.info("producer_connected")

@@ -6,10 +6,12 @@ Only steady flooding, and answers that are not taken, end a connection.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
+from functools import partial
 from typing import Final
 
 import structlog
@@ -25,7 +27,7 @@ from pipeline.types import ErrorInfo, Failure, StageReply
 
 log = structlog.get_logger()
 
-TAKEN_BEFORE_YIELD: Final = 16  # messages handled in a row before others get the loop
+TURN_S: Final = 0.002
 
 _PATIENCE_S: Final = 5.0  # refusals beyond so many seconds' worth of the limit are flooding
 
@@ -48,6 +50,30 @@ class Verdict(Enum):
     REFUSE = auto()  # with an answer
     IGNORE = auto()  # without: answers are limited too
     HANG_UP = auto()
+
+
+class Turns:
+    """Has the messages of many producers handled a few milliseconds at a time.
+
+    Between two turns the event loop does everything else, the frames of stages above all, however
+    many producers send at once.
+    """
+
+    def __init__(self) -> None:
+        self._one = asyncio.Lock()
+        self._spent_s = 0.0
+
+    async def take(self, handle: Callable[[], None]) -> None:
+        """Handle one message when it is its turn."""
+        async with self._one:
+            begun_s = time.perf_counter()
+            try:
+                handle()
+            finally:
+                self._spent_s += time.perf_counter() - begun_s
+            if self._spent_s >= TURN_S:
+                self._spent_s = 0.0
+                await asyncio.sleep(0)
 
 
 class RateLimit:
@@ -110,6 +136,7 @@ class Producer(ABC):
     Args:
         stage: gives the stage that its messages are for, unless they name another; may raise
             InvalidEventError.
+        turns: shared with all whose messages are not to be handled at the same time.
     """
 
     def __init__(
@@ -119,8 +146,10 @@ class Producer(ABC):
         daemon: DaemonPort,
         metrics: Metrics,
         limits: HttpLimits,
+        turns: Turns,
     ) -> None:
         self._stage = stage
+        self._turns = turns
         self._daemon = daemon
         self._metrics = metrics
         self._limits = limits
@@ -150,8 +179,11 @@ class Producer(ABC):
             # Whoever publishes frames must not pay for what cannot be said about one of them.
             log.exception("answer_not_sent", answer=type(reply).__name__)
 
-    def received(self, data: bytes, is_text: bool) -> None:
-        """Take one message, as far as the limits allow."""
+    async def received(self, data: bytes, is_text: bool) -> None:
+        """Take one message when it is its turn, as far as the limits allow."""
+        await self._turns.take(partial(self._received, data, is_text))
+
+    def _received(self, data: bytes, is_text: bool) -> None:
         self.messages += 1
         match self._rate.judge(time.monotonic()):
             case Verdict.TAKE:
