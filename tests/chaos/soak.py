@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import sys
@@ -106,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         1 if something was lost or left behind.
     """
     parser = argparse.ArgumentParser(prog="make soak SOAK=...", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long (default: 60)")
+    parser.add_argument(
+        "--minutes", type=_minutes, default=60.0,
+        help="how long in all, a twelfth and a minute at least to warm up (default: 60)",
+    )  # fmt: skip
     parser.add_argument("--markdown", action="store_true", help="tables ready for the README")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="avatar-soak-") as folder:
@@ -116,6 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in failures:
         sys.stdout.write(f"NOT AS IT SHOULD BE: {failure}\n")
     return int(bool(failures))
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not LEAST_WARM_UP_S / 60.0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError("expected more than 1, the first of which is the warm-up")
+    return minutes
 
 
 async def _soak(folder: Path, seconds: float) -> tuple[Table, list[str]]:
@@ -130,6 +141,7 @@ async def _soak(folder: Path, seconds: float) -> tuple[Table, list[str]]:
     try:
         daemon = MeasuredDaemon(process)
         warm_up_s = max(LEAST_WARM_UP_S, WARM_UP_SHARE * seconds)
+        seconds -= warm_up_s
         with on_cores(cores.others):
             await _loaded(daemon, bridge_port, warm_up_s, Cues())
             before = await _at_rest(daemon)
