@@ -15,7 +15,9 @@ from pipeline.types import ImageFormat
 
 MAX_FPS: Final = 1000.0
 
-_JITTER_S: Final = 0.008  # a frame this early counts as on time: a quarter of a 30 fps interval
+# A frame that is so much of an interval early counts as on time: a stage may have one come a
+# quarter of its own earlier, and that is the one that somebody waits for.
+_EARLY_SHARE: Final = 0.3
 
 MaxFps = Annotated[float, Meta(gt=0.0, le=MAX_FPS)]
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -96,7 +98,7 @@ class Pace:
     def due(self, pts_s: float) -> bool:
         """Whether to pick the frame at this media time, which never decreases."""
         if self._due_s is None:
-            self._due_s = pts_s - min(_JITTER_S, self._interval_s / 4)
+            self._due_s = pts_s - _EARLY_SHARE * self._interval_s
         if pts_s < self._due_s:
             return False
         # On the grid of the first frame; after a pause, half an interval from this one.

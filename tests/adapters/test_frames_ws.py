@@ -19,12 +19,15 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import structlog
 from aiohttp import ClientSession
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from adapters import frame_codec
 from adapters.frames_ws import KIND, MAX_INPUT_BYTES, FramesEndpoint
 from adapters.viewer import Audience
+from adapters.viewer_query import Pace
 from pipeline.ports import Metric
 from pipeline.types import ImageFormat
 from tests.fakes.frames import FakeDaemon, FakeStage, on_a_port, until
@@ -206,6 +209,18 @@ async def test_a_max_fps_above_the_rate_of_the_stage_skips_nothing(server: Serve
         for number in range(1, 40):
             server.stage.publish()
             assert (await frame(same))[0].seq == (await frame(more))[0].seq == number
+
+
+@given(
+    st.sampled_from([1.0, 10.0, 24.0, 30.0, 60.0]),
+    st.lists(st.floats(0.0, 0.25), min_size=2, max_size=50),
+)
+def test_a_max_fps_as_high_as_the_stages_skips_no_frame_that_comes_early(
+    fps: float, early: list[float]
+) -> None:
+    """What a stage has come up to a quarter of its period earlier is what somebody waits for."""
+    pace = Pace(fps)
+    assert all(pace.due((number - share) / fps) for number, share in enumerate(early, 7))
 
 
 async def test_equal_viewers_share_the_bytes(server: Server) -> None:
