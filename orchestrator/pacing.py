@@ -7,15 +7,15 @@ from collections import deque
 from typing import Final
 
 RECENT_RENDERS: Final = 60
-# This share of them may take longer than the lead: beginning every frame early enough for
-# the slowest ones would only make the face answer later.
-SLOW_SHARE: Final = 0.1
-LEAD_MARGIN_S: Final = 0.0005
+# This share of them may take longer than the lead: a single slow one is the machine's hiccup, and
+# beginning every frame earlier for it would bring nothing.
+SLOW_SHARE: Final = 0.03
+LEAD_MARGIN_S: Final = 0.001
 MAX_LEAD_SHARE: Final = 0.9
 # A cue that came just after a face was sampled would wait for the rest of the lead and a whole
 # period: the next deadline comes earlier for it, by so much of a period at most, and the clock goes
 # back to its own time in steps that nobody sees.
-PULL_SHARE: Final = 0.25
+PULL_SHARE: Final = 0.3
 BACK_STEP_S: Final = 0.001
 
 
@@ -63,8 +63,8 @@ class Lead:
     """How long before its deadline a frame is begun, learnt from the recent ones.
 
     A frame that is begun at its deadline would be published a render later, and every
-    change of render time would show as jitter. Beginning early by what nine in ten of the recent
-    renders took keeps publishing on the deadline.
+    change of render time would show as jitter. Beginning early by about the slowest of the
+    recent renders, an outlier apart, keeps publishing on the deadline.
     """
 
     def __init__(self, period_s: float) -> None:

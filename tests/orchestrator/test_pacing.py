@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pacing import BACK_STEP_S, LEAD_MARGIN_S, RECENT_RENDERS, Lead, Pace
+from orchestrator.pacing import BACK_STEP_S, LEAD_MARGIN_S, PULL_SHARE, RECENT_RENDERS, Lead, Pace
 
 PERIOD_S = 1 / 30
 
@@ -58,7 +58,7 @@ PULLS = st.lists(st.one_of(st.none(), st.floats(-0.01, 0.05)), min_size=1, max_s
 
 @given(PULLS)
 def test_pulled_deadlines_stay_even_enough(pulls: list[float | None]) -> None:
-    """However often a deadline is pulled, the clock is a quarter of a period ahead at most."""
+    """However often a deadline is pulled, the clock is so much ahead and no more."""
     pace = Pace(PERIOD_S, 0.0)
     last_s = -PERIOD_S
     for tick, pull_s in enumerate(pulls):
@@ -66,8 +66,10 @@ def test_pulled_deadlines_stay_even_enough(pulls: list[float | None]) -> None:
         if pull_s is not None:
             due_s = pace.pull(due_s, due_s - pull_s)
         assert skipped == 0
-        assert tick * PERIOD_S - 0.2501 * PERIOD_S <= due_s <= tick * PERIOD_S + 1e-9
-        assert 0.7499 * PERIOD_S <= due_s - last_s <= PERIOD_S + BACK_STEP_S + 1e-9
+        assert (tick - PULL_SHARE) * PERIOD_S - 1e-9 <= due_s <= tick * PERIOD_S + 1e-9
+        assert (
+            (1.0 - PULL_SHARE) * PERIOD_S - 1e-9 <= due_s - last_s <= PERIOD_S + BACK_STEP_S + 1e-9
+        )
         last_s = due_s
 
 
@@ -107,11 +109,10 @@ def test_lead_follows_the_slow_recent_renders() -> None:
     assert lead.seconds < PERIOD_S
 
 
-def test_hiccups_do_not_raise_the_lead() -> None:
-    """Two slow renders among many leave the lead where it was."""
+def test_a_single_hiccup_does_not_raise_the_lead() -> None:
+    """One slow render among many leaves the lead where it was."""
     lead = Lead(PERIOD_S)
-    for _ in range(20):
+    for _ in range(40):
         lead.observe(0.005)
     lead.observe(0.060)
-    lead.observe(0.050)
     assert lead.seconds == pytest.approx(0.005 + LEAD_MARGIN_S)

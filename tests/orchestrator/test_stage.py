@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from orchestrator.characters import CharacterBook
 from orchestrator.expression.emotions import EmotionTable
 from orchestrator.expression.injection import MAX_SOURCES
-from orchestrator.pacing import BACK_STEP_S
+from orchestrator.pacing import BACK_STEP_S, PULL_SHARE
 from orchestrator.settings import IdleSettings, StageSettings, default_config_dir
 from orchestrator.stage import ANSWER_S, Stage
 from pipeline.fallback import FallbackLadder
@@ -344,7 +344,7 @@ async def test_a_cue_that_just_missed_a_frame_has_the_next_one_come_earlier(
         assert max(latencies_s) > PERIOD_S  # some would have come later
         moments = [info.pts_s for info in theatre.viewer.infos]
         intervals_s = [after - before for before, after in pairwise(moments)]
-        assert min(intervals_s) >= 0.75 * PERIOD_S - 1e-6
+        assert min(intervals_s) >= (1.0 - PULL_SHARE) * PERIOD_S - 1e-6
         assert max(intervals_s) <= PERIOD_S + BACK_STEP_S + 1e-6
 
 
