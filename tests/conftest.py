@@ -1,10 +1,14 @@
-"""What every test gets: no leaked tasks."""
+"""What every test gets: no leaked tasks, and as much time as a busy machine needs."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+from hypothesis import settings
+
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 # As the command does, before anything imports numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
