@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import sys
@@ -20,6 +19,7 @@ from pipeline.liveportrait.model import LivePortrait
 from pipeline.liveportrait.prepared import PreparedPortrait
 from pipeline.liveportrait.prepared_cache import PreparedCache
 from pipeline.liveportrait.source import SourceFinder
+from pipeline.memory import give_back
 from pipeline.types import FaceControls, Image, Portrait
 
 log = structlog.get_logger()
@@ -132,7 +132,8 @@ class LivePortraitRenderer:
         if model is not None:
             model.close()
             del model
-            _trim()
+            gc.collect()
+            give_back()
 
     @property
     def _alive(self) -> LivePortrait:
@@ -168,14 +169,6 @@ def _dtype(wanted: str, device: str) -> str:
         return "float16"
     bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bfloat16" if device == "cpu" and bfloat16() else "float32"
-
-
-def _trim() -> None:
-    """Hand what was freed back to the system: glibc would keep half a gigabyte of it."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _take_the_back_seat(threads: int) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import RenderError
+from pipeline.memory import give_back
 from pipeline.mesh import drive, layers, mouth, shading
 from pipeline.mesh.arrays import sampled_field
 from pipeline.mesh.rig import Rig, build
@@ -67,6 +68,7 @@ class MeshRenderer:
         prepared = MeshPortrait(portrait)
         if self._size_px is not None:
             _guarded(prepared, self._size_px)
+            give_back()
         return prepared
 
     def render(self, prepared: object, controls: FaceControls, size_px: tuple[int, int]) -> Image:
