@@ -15,9 +15,9 @@ from pipeline.types import ImageFormat
 
 MAX_FPS: Final = 1000.0
 
-# A frame that is so much of an interval early counts as on time: a stage may have one come a
-# quarter of its own earlier, and that is the one that somebody waits for.
-_EARLY_SHARE: Final = 0.3
+# A frame that is so much of an interval early counts as on time: a stage may have one come nearly
+# as much of its own period earlier, and that is the one that somebody waits for.
+_EARLY_SHARE: Final = 0.32
 
 MaxFps = Annotated[float, Meta(gt=0.0, le=MAX_FPS)]
 Choice = TypeVar("Choice", bound=StrEnum)

@@ -28,6 +28,7 @@ from adapters import frame_codec
 from adapters.frames_ws import KIND, MAX_INPUT_BYTES, FramesEndpoint
 from adapters.viewer import Audience
 from adapters.viewer_query import Pace
+from orchestrator.pacing import PULL_SHARE
 from pipeline.ports import Metric
 from pipeline.types import ImageFormat
 from tests.fakes.frames import FakeDaemon, FakeStage, on_a_port, until
@@ -213,12 +214,12 @@ async def test_a_max_fps_above_the_rate_of_the_stage_skips_nothing(server: Serve
 
 @given(
     st.sampled_from([1.0, 10.0, 24.0, 30.0, 60.0]),
-    st.lists(st.floats(0.0, 0.25), min_size=2, max_size=50),
+    st.lists(st.floats(0.0, PULL_SHARE), min_size=2, max_size=50),
 )
 def test_a_max_fps_as_high_as_the_stages_skips_no_frame_that_comes_early(
     fps: float, early: list[float]
 ) -> None:
-    """What a stage has come up to a quarter of its period earlier is what somebody waits for."""
+    """However far a stage pulls a deadline: that frame is the one that somebody waits for."""
     pace = Pace(fps)
     assert all(pace.due((number - share) / fps) for number, share in enumerate(early, 7))
 
