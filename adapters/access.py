@@ -59,6 +59,7 @@ class HttpLimits:
         goodbye_s: time for a client to answer a close before its connection is cut.
         request_s: time for the body of a request to arrive.
         upload_s: the same for one with a picture.
+        upload_first_s: the same for the first bytes of that.
     """
 
     message_bytes: int = 65_536
@@ -70,6 +71,7 @@ class HttpLimits:
     goodbye_s: float = 5.0
     request_s: float = 15.0
     upload_s: float = 30.0
+    upload_first_s: float = 5.0
 
 
 class TokenBucket:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -31,6 +31,7 @@ from pipeline.errors import AvatarError, ErrorCode, InvalidEventError
 MULTIPART: Final = "multipart/form-data"
 URLENCODED: Final = "application/x-www-form-urlencoded"
 
+_LEAST_BYTES_PER_S: Final = 16_384
 _MAX_FIELDS: Final = 64
 _MAX_TEXT_BYTES: Final = 65_536  # all text fields together
 _HEADERS_BYTES: Final = 65_536  # of all parts, boundaries included
@@ -140,10 +141,11 @@ async def read_form(request: web.Request, limits: HttpLimits) -> Form:
         )
     if (request.content_length or 0) > limits.upload_bytes + _MAX_TEXT_BYTES + _HEADERS_BYTES:
         raise too_large(limits.upload_bytes)
-    async with _arriving(limits):
+    async with _arriving(limits) as note:
         try:
             lines = cast(StreamReader, _Lines(request.content))
-            return await _Reader(limits.upload_bytes).read(MultipartReader(request.headers, lines))
+            reader = MultipartReader(request.headers, lines)
+            return await _Reader(limits.upload_bytes, note).read(reader)
         except (ValueError, AssertionError, LineTooLong, *UNTIDY_HEADERS) as error:
             # What follows in quotes is the client's own, a token perhaps.
             why = ascii(str(error))[1:-1].partition(" b'")[0].partition(' b"')[0]
@@ -161,8 +163,9 @@ async def read_body(request: web.Request, limits: HttpLimits, max_bytes: int) ->
     if (request.content_length or 0) > max_bytes:
         raise refusal
     body = bytearray()
-    async with _arriving(limits):
+    async with _arriving(limits) as note:
         async for chunk in request.content.iter_any():
+            note(len(chunk))
             body += chunk
             if len(body) > max_bytes:
                 raise refusal
@@ -170,12 +173,26 @@ async def read_body(request: web.Request, limits: HttpLimits, max_bytes: int) ->
 
 
 @asynccontextmanager
-async def _arriving(limits: HttpLimits) -> AsyncIterator[None]:
+async def _arriving(limits: HttpLimits) -> AsyncIterator[Callable[[int], None]]:
+    """Limits how long a body may take; gives what is to be called with the bytes that arrive."""
+    begun_s, arrived = asyncio.get_running_loop().time(), 0
+
+    def until_s() -> float:
+        at_this_rate_s = limits.upload_first_s + arrived / _LEAST_BYTES_PER_S
+        return begun_s + min(limits.upload_s, at_this_rate_s)
+
     try:
-        async with asyncio.timeout(limits.upload_s):
-            yield
+        async with asyncio.timeout_at(until_s()) as limit:
+
+            def note(number: int) -> None:
+                nonlocal arrived
+                arrived += number
+                limit.reschedule(until_s())
+
+            yield note
     except TimeoutError:
-        raise web.HTTPRequestTimeout(text="the body took too long to arrive") from None
+        problem = f"the body took too long to arrive: at least {_LEAST_BYTES_PER_S} bytes a second"
+        raise web.HTTPRequestTimeout(text=problem) from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise web.HTTPBadRequest(text="the body did not arrive whole") from error
 
@@ -232,10 +249,15 @@ class _Lines:
 
 
 class _Reader:
-    """Reads the parts of one form, and counts."""
+    """Reads the parts of one form, and counts.
 
-    def __init__(self, max_file_bytes: int) -> None:
+    Args:
+        note: called with the bytes that arrive.
+    """
+
+    def __init__(self, max_file_bytes: int, note: Callable[[int], None]) -> None:
         self._max_file_bytes = max_file_bytes
+        self._note = note
         self._file_bytes = 0
         self._text_bytes = 0
 
@@ -269,6 +291,7 @@ class _Reader:
         data = bytearray()
         while chunk := await part.read_chunk():
             data += chunk
+            self._note(len(chunk))
             self._text_bytes += len(chunk)
             if self._text_bytes > _MAX_TEXT_BYTES:
                 problem = f"the text of a form has at most {_MAX_TEXT_BYTES} bytes"
@@ -282,6 +305,7 @@ class _Reader:
         data = bytearray()
         while chunk := await part.read_chunk(65_536):
             data += chunk
+            self._note(len(chunk))
             self._file_bytes += len(chunk)
             if self._file_bytes > self._max_file_bytes:
                 raise too_large(self._max_file_bytes)

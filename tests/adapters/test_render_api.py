@@ -289,6 +289,55 @@ async def test_a_form_that_never_ends_is_given_up() -> None:
             await writer.wait_closed()
 
 
+async def test_a_form_that_dribbles_in_is_given_up_long_before_its_time() -> None:
+    """A few bytes now and then do not hold a place for pictures."""
+    begin = b'--b\r\nContent-Disposition: form-data; name="source_image"; filename="x"\r\n\r\n'
+    left = 5000
+    async with rendering(FakeMaker(), HttpLimits(upload_first_s=0.1)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(
+            b"POST /api/render HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(begin) + left, begin)
+        )
+        answer = asyncio.create_task(reader.readline())
+        async with asyncio.timeout(10.0):
+            while not answer.done():
+                writer.write(b"x")
+                left -= 1
+                await asyncio.sleep(0.01)
+            assert b" 408 " in answer.result()
+            writer.write(bytes(left))  # or the server would wait for it for a while
+            await asyncio.sleep(0.05)
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_a_form_that_keeps_coming_has_its_time() -> None:
+    """What has arrived buys time: pauses between large pieces do no harm."""
+    file = b"\xff" * 200_000
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="source_image"; filename="x"\r\n\r\n'
+        + file
+        + b"\r\n"
+        + part("expression", "happy")
+        + b"--b--"
+    )
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 50_000):
+            yield body[at : at + 50_000]
+            await asyncio.sleep(0.1)
+
+    async with rendering(FakeMaker(), HttpLimits(upload_first_s=0.2)) as running:
+        answer = await running.http.post(
+            "/api/render",
+            content=pieces(),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        assert answer.status_code != 408
+
+
 @pytest.mark.parametrize(
     ("body", "boundary"),
     [
