@@ -266,11 +266,11 @@ class FallbackLadder:
         """The best picture of this face that can be had within the deadline.
 
         Args:
-            by_s: the stream pauses if there is no picture by then (on `clock`). A renderer that
-                usually makes it is not waited for any longer.
             weights: label to weight of the emotions on this face, to be reported with it.
             steps: gives the face simplified, such as without idle life, what is least missed left
                 out first. Asked where a renderer's own frame of nearly that face has to do.
+            by_s: the stream pauses if there is no picture by then (on `clock`). A renderer that
+                usually makes it is not waited for any longer.
 
         Raises:
             RuntimeError: no portrait is on stage.
