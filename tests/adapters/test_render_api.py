@@ -327,9 +327,9 @@ async def test_a_form_that_keeps_coming_has_its_time() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(body), 50_000):
             yield body[at : at + 50_000]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
-    async with rendering(FakeMaker(), HttpLimits(upload_first_s=0.2)) as running:
+    async with rendering(FakeMaker(), HttpLimits(upload_first_s=1.0)) as running:
         answer = await running.http.post(
             "/api/render",
             content=pieces(),
