@@ -1,7 +1,7 @@
 """Which events were accepted within the last ten minutes: a few bytes for each.
 
 A daemon that runs for months takes tens of thousands of events in ten minutes. Of each it keeps
-a hash of the id, one of the body and the time; those of a closed batch as sorted arrays.
+a hash of the id, one of the body and the time; those of a closed batch in sorted arrays.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import os
 import struct
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,6 @@ KEPT_S: Final = 600.0
 KEPT_EVENTS: Final = 200_000
 _BATCH_S: Final = 60.0
 _BATCH_EVENTS: Final = 4096
-_RECORD: Final = np.dtype([("id", np.uint64), ("body", np.uint64), ("at_s", np.float64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,31 @@ class Known:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Events that were accepted one after the other, sorted by the hash of their ids."""
+    """Events that were accepted one after the other, sorted by the hash of their ids.
 
-    records: npt.NDArray[Any]
+    Columns of their own, as searching one of a table would copy it first.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    bodies: npt.NDArray[np.uint64]
+    at_s: npt.NDArray[np.float64]
     last_s: float
+
+    @classmethod
+    def of(cls, events: Mapping[int, Known]) -> Self:
+        """Close a batch; it has one event at least."""
+        ids = np.fromiter(events, np.uint64, len(events))
+        bodies = np.fromiter((each.body for each in events.values()), np.uint64, len(events))
+        at_s = np.fromiter((each.at_s for each in events.values()), np.float64, len(events))
+        order = np.argsort(ids)
+        return cls(ids[order], bodies[order], at_s[order], float(at_s.max()))
+
+    def find(self, key: np.uint64) -> Known | None:
+        """The event whose id has this hash."""
+        index = int(self.ids.searchsorted(key))
+        if index == len(self.ids) or self.ids[index] != key:
+            return None
+        return Known(int(self.bodies[index]), float(self.at_s[index]))
 
 
 class AcceptedEvents:
@@ -60,7 +81,7 @@ class AcceptedEvents:
         self._batches: deque[_Batch] = deque()  # the newest last
 
     def __len__(self) -> int:
-        return len(self._open) + sum(len(batch.records) for batch in self._batches)
+        return len(self._open) + sum(len(batch.ids) for batch in self._batches)
 
     def add(self, event: EmotionEvent, now_s: float) -> None:
         """Remember it; `now_s` (monotonic seconds) never goes back."""
@@ -80,22 +101,17 @@ class AcceptedEvents:
 
     def _find(self, event_id: str, now_s: float) -> Known | None:
         key = self._hash(event_id)
-        known = self._open.get(key)
+        known, hashed = self._open.get(key), np.uint64(key)
         for batch in reversed(self._batches):
             if known is not None:
                 break
-            index = int(np.searchsorted(batch.records["id"], np.uint64(key)))
-            if index < len(batch.records) and int(batch.records["id"][index]) == key:
-                _, body, at_s = batch.records[index].item()
-                known = Known(body, at_s)
+            known = batch.find(hashed)
         return known if known is not None and now_s - known.at_s < KEPT_S else None
 
     def _tidy(self, now_s: float) -> None:
         """Close the batch that is full or old, and forget those that are over."""
         if self._open and (now_s >= self._open_until_s or len(self._open) >= _BATCH_EVENTS):
-            records = [(key, known.body, known.at_s) for key, known in self._open.items()]
-            last_s = records[-1][2]
-            self._batches.append(_Batch(np.sort(np.array(records, _RECORD), order="id"), last_s))
+            self._batches.append(_Batch.of(self._open))
             self._open = {}
         while self._batches and (
             len(self) >= KEPT_EVENTS or now_s - self._batches[0].last_s >= KEPT_S
