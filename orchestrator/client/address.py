@@ -27,8 +27,9 @@ def endpoint(base: str, path: str, query: Mapping[str, str | None]) -> str:
     try:
         parts = urlsplit(base)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise AddressError(f"{_shown(base)} is no address: {error}") from error
+    except ValueError as error:  # which may say user and password again
+        problem = f"{_shown(base)} is no address: its host or port cannot be read"
+        raise AddressError(problem) from error
     if parts.scheme not in _SCHEMES or not host:
         raise AddressError(
             f"{_shown(base)} is no address of a daemon; write it like http://127.0.0.1:8081"
@@ -46,4 +47,7 @@ def endpoint(base: str, path: str, query: Mapping[str, str | None]) -> str:
 
 def _shown(base: str) -> str:
     """What was written, but for what may be secret in it."""
-    return repr(re.sub(r"//.*@", "//", re.split(r"[?#]", base, maxsplit=1)[0]))
+    shown, *rest = re.split(r"[?#]", base, maxsplit=1)
+    if "@" in "".join(rest):  # a password that has one of these in it
+        return repr(re.sub(r"//.*", "//...", shown))
+    return repr(re.sub(r"//.*@", "//", shown))

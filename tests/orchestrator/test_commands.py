@@ -182,6 +182,8 @@ def test_landmarks_of_another_picture_are_refused(
         ("http://me:s-e-c-r-e-t@127.0.0.1:9", "use the token"),
         ("ftp://s-e-c-r-e-t@127.0.0.1", "'ftp://127.0.0.1' is no address of a daemon"),
         ("http://s-e-c-r-e-t@[::1", "is no address"),
+        ("http://me:s-e-c-r-e-t#1@127.0.0.1", "'http://...' is no address"),
+        ("http://me:s-e-c-r-e-t\N{ACCOUNT OF}@127.0.0.1", "'http://127.0.0.1' is no address"),
     ],
 )
 def test_an_address_that_is_none_is_refused_without_its_secrets(
