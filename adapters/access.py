@@ -59,7 +59,7 @@ class HttpLimits:
         goodbye_s: time for a client to answer a close before its connection is cut.
         request_s: time for the body of a request to arrive.
         upload_s: the same for one with a picture.
-        upload_first_s: the same for the first bytes of that.
+        upload_first_s: from when on that must have come at a least rate.
     """
 
     message_bytes: int = 65_536

@@ -191,7 +191,10 @@ async def _arriving(limits: HttpLimits) -> AsyncIterator[Callable[[int], None]]:
 
             yield note
     except TimeoutError:
-        problem = f"the body took too long to arrive: at least {_LEAST_BYTES_PER_S} bytes a second"
+        problem = (
+            f"the body took too long to arrive: at least {_LEAST_BYTES_PER_S} bytes a second are "
+            f"expected, and all of it within {limits.upload_s:g} s"
+        )
         raise web.HTTPRequestTimeout(text=problem) from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise web.HTTPBadRequest(text="the body did not arrive whole") from error

@@ -15,6 +15,7 @@ from typing import Final
 
 SHARE: Final = 0.1
 AT_ONCE_S: Final = 0.005
+DEAREST_S: Final = 0.020  # no piece costs more: the garbage collector's time is not the client's
 PIECE_BYTES: Final = 8192  # a millisecond or two at the worst
 
 _LONGEST_PAUSE_S: Final = 1.0
@@ -82,7 +83,8 @@ class ReadingShare:
     def _spent(self, seconds: float) -> float:
         """Count time; returns how long to wait before the next."""
         now_s = self._loop.time()
-        self._debt_s = max(0.0, self._debt_s - (now_s - self._seen_s) * SHARE) + seconds
+        self._debt_s = max(0.0, self._debt_s - (now_s - self._seen_s) * SHARE)
+        self._debt_s += min(seconds, DEAREST_S)
         self._seen_s = now_s
         return min(max(0.0, self._debt_s - AT_ONCE_S) / SHARE, _LONGEST_PAUSE_S)
 

@@ -154,7 +154,7 @@ class Intake:
         reply(accepted)
 
     def _understood(self, event: EmotionEvent) -> CueAccepted:
-        """What was said when the event was accepted, if need be by an earlier table.
+        """What to say of an event that was accepted: by the newest table that knows its emotions.
 
         Raises:
             InvalidEventError: there have been too many tables since.

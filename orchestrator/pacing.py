@@ -13,9 +13,10 @@ SLOW_SHARE: Final = 0.03
 LEAD_MARGIN_S: Final = 0.001
 MAX_LEAD_SHARE: Final = 0.9
 # A cue that came just after a face was sampled would wait for the rest of the lead and a whole
-# period: the next deadline comes earlier for it, by so much of a period at most, and the clock goes
-# back to its own time in steps that nobody sees.
-PULL_SHARE: Final = 0.3
+# period: the next deadline comes earlier for it, by so much at most, and the clock goes back to its
+# own time in steps that nobody sees.
+PULL_SHARE: Final = 0.3  # of a period
+PULL_S: Final = 0.010
 BACK_STEP_S: Final = 0.001
 
 
@@ -32,6 +33,7 @@ class Pace:
         self._start_s = start_s
         self._tick = -1
         self._ahead_s = 0.0
+        self._most_ahead_s = min(PULL_SHARE * period_s, PULL_S)
 
     def next(self, now_s: float) -> tuple[float, int]:
         """The next deadline that is not past, and how many were skipped to reach it."""
@@ -45,7 +47,7 @@ class Pace:
 
     def pull(self, due_s: float, wanted_s: float) -> float:
         """The deadline `due_s` just given, earlier if it is wanted earlier, as far as may be."""
-        early_s = min(due_s - wanted_s, PULL_SHARE * self.period_s - self._ahead_s)
+        early_s = min(due_s - wanted_s, self._most_ahead_s - self._ahead_s)
         if early_s <= 0.0:
             return due_s
         self._ahead_s += early_s

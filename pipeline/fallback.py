@@ -338,9 +338,9 @@ class FallbackLadder:
             raise
         if not future.done():
             return self._missed(rung, future, begun_s, overdue=by_s >= end_s)
-        rung.took_s = self._clock() - begun_s
         error = future.exception()
         if error is None:
+            rung.took(self._clock() - begun_s)
             rung.health.succeeded(self._clock())
             rung.render_s = future.result().render_s
             return future.result()
@@ -407,9 +407,10 @@ class FallbackLadder:
         if error is not None and not was_crowded_out(error):
             self._recovery.failed(rung, error)
         elif error is None and not future.cancelled():
-            rung.took_s = self._clock() - begun_s
+            took_s = self._clock() - begun_s
+            rung.took(took_s)
             rung.render_s = future.result().render_s
-            self._late(rung, overdue=rung.took_s > self._deadline_s)
+            self._late(rung, overdue=took_s > self._deadline_s)
 
     def _stand_in(
         self, wanted: WantedFace, shown: _Shown, problem: str | None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.frame_maker import MadeFrame
 from pipeline.health import RendererHealth
 from pipeline.render_host import RendererSource
+
+_FORGETS: Final = 0.9  # of a slow frame is remembered with each further one
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +27,7 @@ class Rung:
         overdue: it has been noted that this job missed the deadline.
         drawing_ahead: the face that it draws ahead now.
         render_s: what its last frame took.
-        took_s: the same with waiting for the renderer and encoding.
+        took_s: about what its slowest recent frame took, waiting and encoding included.
     """
 
     source: RendererSource
@@ -47,3 +50,7 @@ class Rung:
     @property
     def background(self) -> bool:
         return self.source.background
+
+    def took(self, seconds: float) -> None:
+        """Note how long a frame took. What was slow a moment ago may well be so again."""
+        self.took_s = max(seconds, _FORGETS * self.took_s)
