@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -14,12 +11,12 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 
+from adapters import json_bodies
 from adapters.access import HttpLimits
 from adapters.answers import image_refused, json_answer
 from adapters.described import JSON, Answer, Body, Refusal, UploadedFile, described
 from adapters.forms import MULTIPART, Form, Gate, bad_field, read_body, read_form
 from adapters.portrait_fetch import PortraitFetcher
-from adapters.producer_messages import shortened
 from pipeline.bodies import AddedCharacterBody
 from pipeline.errors import ErrorCode, InvalidEventError, PortraitError
 from pipeline.orders import CharacterKeeper, CharacterOrder
@@ -31,14 +28,6 @@ _Title = Annotated[str, Meta(max_length=200)]
 _Licence = Annotated[str, Meta(max_length=500)]
 _Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 _KEPT: Final = {hdrs.CACHE_CONTROL: "no-cache"}  # kept, but asked about each time: it is one ETag
-_IN_WORDS: Final = {
-    "str": "text",
-    "float": "a number",
-    "int": "a whole number",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "an object",
-}
 _FILES: Final = ("portrait", "source_image", "image", "file")
 
 
@@ -194,24 +183,13 @@ class CharactersEndpoint:
         """What is asked for, and the portrait if it came with it."""
         if request.content_type == JSON:
             body = await read_body(request, self._limits, self._limits.message_bytes)
-            asked, portrait = _decoded(body), None
+            asked, portrait = json_bodies.decoded(body, CharacterRequest), None
         else:
             form = await read_form(request, self._limits)
             asked, portrait = _from_form(form), form.file(*_FILES)
         if (portrait is None) == (asked.url is None):
             raise bad_field("portrait", "expected a file in `portrait`, or else a `url`")
         return asked, portrait
-
-
-def _decoded(body: bytes) -> CharacterRequest:
-    try:
-        asked = msgspec.json.decode(body, type=CharacterRequest)
-        refuse_double_keys(body)
-        return asked
-    except msgspec.ValidationError as error:
-        raise invalid(error) from error
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidEventError(ErrorCode.INVALID_JSON, f"no valid JSON: {error}"[:200]) from error
 
 
 def _from_form(form: Form) -> CharacterRequest:
@@ -222,48 +200,10 @@ def _from_form(form: Form) -> CharacterRequest:
     try:
         if gains is not None:
             fields["gains"] = msgspec.json.decode(gains)
-            refuse_double_keys(gains.encode(), "gains")
+            json_bodies.refuse_double_keys(gains.encode(), "gains")
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise bad_field("gains", f"gains: expected a JSON object: {error}"[:200]) from error
     try:
         return msgspec.convert(fields, CharacterRequest, strict=False)
     except msgspec.ValidationError as error:
-        raise invalid(error) from error
-
-
-def refuse_double_keys(body: bytes, field: str | None = None) -> None:
-    """JSON leaves open which of two equal keys counts (RFC 8259, section 4), so neither does.
-
-    Args:
-        body: valid JSON.
-        field: what it is the value of.
-    """
-
-    def checked(pairs: list[tuple[str, object]]) -> None:
-        counted = Counter(key for key, _ in pairs)
-        for key, times in counted.items():
-            if times > 1:
-                shown = shortened(key)
-                raise bad_field(field or shown, f"{shown} is there twice; send it once")
-
-    # Of numbers nothing is wanted, and of very long ones Python wants too much.
-    json.loads(body, object_pairs_hook=checked, parse_int=len, parse_float=len)
-
-
-def invalid(error: msgspec.ValidationError, pattern: str = "") -> InvalidEventError:
-    """msgspec's complaint in words of JSON, with the field that it is about.
-
-    Args:
-        pattern: what the field that has to match a pattern takes.
-    """
-    problem = str(error).replace("`", "")
-    missing = re.search(r"missing required field (\w+)", problem)
-    if missing:
-        field = missing.group(1)
-        return bad_field(field, f"{field} is required")
-    path = re.search(r" - at (?:key in )?\$\.(\w+)", problem)
-    text = re.sub(r" - at .*$", "", problem).replace(", got ", ", not ").replace(" | null", "")
-    text = re.sub(r"str matching regex .*", pattern, text).replace("Expected ", "expected ")
-    text = re.sub(r"\b(?:str|float|int|bool|array|object)\b", lambda it: _IN_WORDS[it[0]], text)
-    field = path.group(1) if path else None
-    return bad_field(field, f"{field}: {text}"[:200] if field else text[:200])
+        raise json_bodies.invalid(error) from error

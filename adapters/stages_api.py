@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 
+from adapters import json_bodies
 from adapters.access import HttpLimits
 from adapters.answers import json_answer
-from adapters.characters_api import invalid, refuse_double_keys
 from adapters.described import Answer, Body, Refusal, described
 from adapters.forms import read_body
 from pipeline.bodies import StageBody, StagesBody
@@ -84,7 +84,8 @@ class StagesEndpoint:
     async def create(self, request: web.Request) -> web.Response:
         """Open a stage: it lives until it is deleted, also over restarts."""
         keeper = self._keeper()
-        asked = _decoded(await read_body(request, self._limits, self._limits.message_bytes))
+        body = await read_body(request, self._limits, self._limits.message_bytes)
+        asked = json_bodies.decoded(body, StageRequest, _NAMES)
         try:
             created = await keeper.create_stage(StageOrder(**msgspec.structs.asdict(asked)))
         except PortraitError as error:
@@ -110,14 +111,3 @@ class StagesEndpoint:
         """
         await self._keeper().remove_stage(request.match_info["name"])
         return web.Response(status=HTTPStatus.NO_CONTENT)
-
-
-def _decoded(body: bytes) -> StageRequest:
-    try:
-        asked = msgspec.json.decode(body, type=StageRequest)
-        refuse_double_keys(body)
-        return asked
-    except msgspec.ValidationError as error:
-        raise invalid(error, _NAMES) from error
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidEventError(ErrorCode.INVALID_JSON, f"no valid JSON: {error}"[:200]) from error
