@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.viewer_query import Pace
+from adapters.viewer_query import _EARLY_SHARE, Pace
 
 JITTERS = st.lists(st.floats(-0.002, 0.002), min_size=60, max_size=60)
 
@@ -20,7 +20,7 @@ def test_the_average_rate_stays_below_the_maximum(
     for pts_s in times:
         picked += pace.due(pts_s)
         # One for the first frame, and a little for frames that come early.
-        assert picked <= 1 + (pts_s - times[0] + 0.008) * max_fps + 1e-6
+        assert picked <= 1 + _EARLY_SHARE + (pts_s - times[0]) * max_fps + 1e-6
 
 
 @given(st.floats(5.0, 60.0), JITTERS)
