@@ -9,11 +9,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from orchestrator.client import Producer, Reconnect, Viewer
 from orchestrator.client.errors import ClientError
@@ -27,6 +28,8 @@ CUE_EVERY_S = 0.05
 WRITTEN_S = 0.25
 END_S = 20.0
 MOOD_TOLERANCE = 0.1
+RIGHT_S = 5.0
+LOOK_S = 0.02
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Killed:
 
     Attributes:
         frame_s: from the new start to the first frame at a viewer that came back by itself.
-        back_s: until the producer, too, is back and has asked who is on stage in what mood.
+        back_s: until the producer, too, is back, and character and mood are as they were.
         wrong: starts after which character or mood were not those that had been confirmed last.
         corrupt: starts that found no whole state file.
         events: sent.
@@ -109,17 +112,23 @@ class _Load:
         await asyncio.sleep(WRITTEN_S)
 
     async def is_back(self, begun_s: float, begun_ms: float) -> None:
-        """Wait for a new frame and for the state; note when, and whether it is right."""
+        """Wait for a new frame and for the right state; note when they are there."""
         async with asyncio.timeout(OPEN_S):
             while (await self._viewer.frame()).ts_ms < begun_ms:
                 pass
             self._killed.frame_s.append(time.monotonic() - begun_s)
-            state = await self._producer.get_state()
+            # A mood rises to what it was within a second.
+            while not (right := self._is_right(await self._producer.get_state())):
+                if time.monotonic() - begun_s > RIGHT_S:
+                    break
+                await asyncio.sleep(LOOK_S)
         self._killed.back_s.append(time.monotonic() - begun_s)
-        name, valence = self._wanted
-        right = state["character"] == name
-        right &= abs(float(state["mood"]["valence"]) - valence) < MOOD_TOLERANCE
         self._killed.wrong += not right
+
+    def _is_right(self, state: Mapping[str, Any]) -> bool:
+        name, valence = self._wanted
+        near = abs(float(state["mood"]["valence"]) - valence) < MOOD_TOLERANCE
+        return bool(state["character"] == name and near)
 
     async def send(self) -> None:
         """One cue after the other, whether there is a daemon or not."""
