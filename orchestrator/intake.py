@@ -159,9 +159,7 @@ class Intake:
         Raises:
             InvalidEventError: there have been too many tables since.
         """
-        with contextlib.suppress(InvalidEventError):
-            return understand(event, self._emotions)[0]
-        for emotions in self._former:
+        for emotions in (self._emotions, *self._former):
             with contextlib.suppress(InvalidEventError):
                 return understand(event, emotions)[0]
         raise InvalidEventError(
