@@ -9,27 +9,23 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
-from orchestrator.client import Producer, Reconnect, Viewer
+from orchestrator.client import Producer, Viewer
 from orchestrator.client.errors import ClientError
+from tests.chaos.after_restart import SOON, as_before, new_frame
 from tests.chaos.scene import environment, free_port, furnish
 from tests.fakes.daemon import DaemonProcess
 
-SOON = Reconnect(first_s=0.05, limit_s=0.2)
 OPEN_S = 60.0
 LIVES_S = (0.05, 1.0)
 CUE_EVERY_S = 0.05
 WRITTEN_S = 0.25
 END_S = 20.0
-MOOD_TOLERANCE = 0.1
-RIGHT_S = 5.0
-LOOK_S = 0.02
 
 
 @dataclass(slots=True)
@@ -114,21 +110,11 @@ class _Load:
     async def is_back(self, begun_s: float, begun_ms: float) -> None:
         """Wait for a new frame and for the right state; note when they are there."""
         async with asyncio.timeout(OPEN_S):
-            while (await self._viewer.frame()).ts_ms < begun_ms:
-                pass
+            await new_frame(self._viewer, begun_ms)
             self._killed.frame_s.append(time.monotonic() - begun_s)
-            # A mood rises to what it was within a second.
-            while not (right := self._is_right(await self._producer.get_state())):
-                if time.monotonic() - begun_s > RIGHT_S:
-                    break
-                await asyncio.sleep(LOOK_S)
+            right = await as_before(self._producer, *self._wanted)
         self._killed.back_s.append(time.monotonic() - begun_s)
         self._killed.wrong += not right
-
-    def _is_right(self, state: Mapping[str, Any]) -> bool:
-        name, valence = self._wanted
-        near = abs(float(state["mood"]["valence"]) - valence) < MOOD_TOLERANCE
-        return bool(state["character"] == name and near)
 
     async def send(self) -> None:
         """One cue after the other, whether there is a daemon or not."""

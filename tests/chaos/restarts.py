@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from orchestrator.client import Producer, Reconnect, Viewer
+from orchestrator.client import Producer, Viewer
+from tests.chaos.after_restart import SOON, as_before, new_frame
 from tests.chaos.scene import FAULTY, HANG_S, environment, free_port, furnish
 from tests.fakes.daemon import DaemonProcess
 
 DEVICE_LOST = 75
-SOON = Reconnect(first_s=0.05, limit_s=0.2)
 CUE_EVERY_S = 0.05
 BUSY_S = 0.5
 PATIENCE_S = 60.0
 VALENCE = -0.625
-MOOD_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,9 @@ async def _lose(
         second = await asyncio.to_thread(start_again)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while (await viewer.frame()).ts_ms < begun_ms:
-                    pass
+                await new_frame(viewer, begun_ms)
                 back_s = time.monotonic() - begun_s
-                state = await producer.get_state()
+                kept = await as_before(producer, "two", VALENCE)
                 sending.cancel()
                 outcomes = Counter(await asyncio.gather(*events))
         finally:
@@ -112,8 +110,6 @@ async def _lose(
         for event in events:
             event.cancel()
     (last,) = first.logged("ending_because_of_device")
-    kept = state["character"] == "two"
-    kept &= abs(float(state["mood"]["valence"]) - VALENCE) < MOOD_TOLERANCE
     return Restart(status, last["reason"], end_s, back_s, kept, len(events), outcomes)
 
 
